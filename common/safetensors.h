@@ -1,0 +1,62 @@
+#ifndef LW_COMMON_SAFETENSORS_H
+#define LW_COMMON_SAFETENSORS_H
+
+#include "common/tensor.h"
+
+/*
+ * safetensors files: u64 little-endian header length, JSON header, data. The reader maps the file
+ * read-only and trusts nothing in it: header length, JSON shape, dtype, product(shape) x item
+ * size, order, overlap, gaps and file end are all checked before a view is handed out. A hostile
+ * file is an LW_E_FORMAT error that names the tensor; it is never a crash.
+ */
+
+#define LW_ST_MAX_HEADER_BYTES (100u * 1000 * 1000)
+#define LW_ST_MAX_TENSORS      65536
+#define LW_ST_MAX_NAME_BYTES   512
+
+typedef struct lw_st_entry {
+    const char *name;
+    lw_tensor t; /* view into the mapping; data may be unaligned; read-only */
+} lw_st_entry;
+
+typedef struct lw_st_meta {
+    const char *key, *value;
+} lw_st_meta;
+
+/** An open file; entries are sorted by name (byte order). */
+typedef struct lw_st_file {
+    const char *path;
+    lw_st_entry *entries;
+    size_t n_entries;
+    lw_st_meta *metadata; /* __metadata__, in file order */
+    size_t n_metadata;
+    void *map;
+    size_t map_bytes;
+    lw_arena arena; /* names and tables */
+} lw_st_file;
+
+/**
+ * Map a file. On failure *ret is untouched and nothing is left open. Tensors of zero items are
+ * allowed. dtypes outside lw_dtype (BOOL, F64, U16...) are refused as LW_E_UNIMPLEMENTED, naming
+ * the tensor. Errors: LW_E_NOT_FOUND, LW_E_DENIED, LW_E_IO, LW_E_FORMAT, LW_E_NOMEM.
+ */
+LW_MUST_USE lw_status lw_st_open(const char *path, lw_st_file **ret, lw_err *err);
+/** The same over bytes already in memory (tests, fuzzing); they must outlive the file. */
+LW_MUST_USE lw_status lw_st_open_memory(const void *data, size_t size_bytes, const char *label,
+                                        lw_st_file **ret, lw_err *err);
+void lw_st_close(lw_st_file **f);
+/** The entry of that name, or NULL. */
+const lw_st_entry *lw_st_find(const lw_st_file *f, const char *name);
+/** Value of a metadata key, or NULL. */
+const char *lw_st_metadata(const lw_st_file *f, const char *key);
+
+/**
+ * Write a file: header with sorted names, 8-byte aligned data, optional string metadata
+ * (n_metadata pairs). Written to a temporary name beside it and renamed, so a reader never sees
+ * half a file. Tensors need not be contiguous. Errors: LW_E_IO, LW_E_DENIED, LW_E_INVALID (bad
+ * name).
+ */
+LW_MUST_USE lw_status lw_st_write(const char *path, const lw_st_entry *entries, size_t n_entries,
+                                  const lw_st_meta *metadata, size_t n_metadata, lw_err *err);
+
+#endif
