@@ -18,6 +18,8 @@
  *    `failed` (sticky) and the model asks lw_kernels_check() once at the end of its forward pass.
  *  - y may equal x where the comment says "in place allowed"; otherwise outputs overlap nothing.
  *  - the same inputs give the same bits for any number of threads.
+ *  - row strides (lw_tensor.stride0) of activations are honoured in operations on rows [n, d];
+ *    pictures are packed. One operation at a time: the table belongs to one thread.
  *
  * Letters: n rows (tokens), d model width, H heads, D head size, C channels, h/w height and width.
  * Images are NHWC with N = 1: [h, w, C].
@@ -150,6 +152,9 @@ struct lw_kernels {
     /** x [h, w, 3] f32 = 2 * (rgb / 255) - 1. */
     void (*from_rgb8)(lw_kernels *k, lw_tensor *x, const lw_tensor *rgb);
 
+    /** Bytes of scratch and caches held now; they only grow, up to what the largest request needs.
+     */
+    size_t (*scratch_bytes)(const lw_kernels *k);
     /** Free impl; the pool stays the caller's. */
     void (*deinit)(lw_kernels *k);
 };
@@ -163,6 +168,9 @@ void lw_kernels_init_ref(lw_kernels *k, lw_pool *pool);
  */
 LW_MUST_USE lw_status lw_kernels_init_cpu(lw_kernels *k, lw_pool *pool, lw_err *err);
 void lw_kernels_deinit(lw_kernels *k);
+/** Memory that the back end holds for itself, for reports; weights made by *_prepare not counted.
+ */
+size_t lw_kernels_scratch_bytes(const lw_kernels *k);
 /** LW_OK, or the sticky failure of an operation since the last check, which it clears. */
 LW_MUST_USE lw_status lw_kernels_check(lw_kernels *k, lw_err *err);
 

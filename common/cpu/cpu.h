@@ -1,0 +1,85 @@
+#ifndef LW_COMMON_CPU_CPU_H
+#define LW_COMMON_CPU_CPU_H
+
+/*
+ * What the CPU back ends share: their state behind lw_kernels.impl, scratch memory, and helpers to
+ * read tensor views. Internal to common/cpu, common/kernels.c and the kernel tests.
+ */
+
+#include "common/kernels.h"
+
+typedef struct lw_onednn lw_onednn; /* onednn.c alone knows it */
+typedef struct lw_vec lw_vec;       /* vec.h */
+
+/**
+ * State of a CPU back end. Scratch only grows: after the first request of a shape, the second one
+ * allocates nothing. It is reserved on the caller's thread before work is handed to the pool, so a
+ * piece of work never allocates and never fails.
+ */
+typedef struct lw_cpu {
+    int n_threads;
+    char **thread_scratch; /* one buffer per thread of the pool, all thread_bytes long */
+    size_t thread_bytes;
+    char *shared_scratch; /* one buffer for the whole operation */
+    size_t shared_bytes;
+    size_t n_allocs; /* how often the back end asked the system for memory; tests watch it */
+    const lw_vec *vec;
+    lw_onednn *dnn;
+    char name[64];
+} lw_cpu;
+
+/** Allocate the state for `pool`. On failure k->impl is NULL and k->failed is set. */
+void lw_cpu_state_create(lw_kernels *k, lw_pool *pool);
+void lw_cpu_state_destroy(lw_kernels *k);
+
+/**
+ * Make sure that every thread has `bytes` of scratch (contents undefined, 64-byte aligned). False,
+ * with k->failed set, when the system refuses.
+ */
+LW_MUST_USE bool lw_cpu_reserve(lw_kernels *k, size_t bytes);
+/** The scratch of one thread, after lw_cpu_reserve. */
+void *lw_cpu_scratch(const lw_kernels *k, int thread);
+/** One buffer of `bytes` for the whole operation, or NULL with k->failed set. */
+LW_MUST_USE void *lw_cpu_shared(lw_kernels *k, size_t bytes);
+
+/* Tables of operations, each in its own file. */
+void lw_cpu_add_ref(lw_kernels *k);
+void lw_cpu_add_ref_image(lw_kernels *k);
+
+/** A vector counts as one row; a tensor of rank 2 or more has shape[0] rows. */
+static inline int64_t lw_rows(const lw_tensor *t)
+{
+    return t->rank < 2 ? 1 : t->shape[0];
+}
+
+static inline int64_t lw_cols(const lw_tensor *t)
+{
+    int64_t n = 1;
+
+    for (int i = t->rank < 2 ? 0 : 1; i < t->rank; i++)
+        n *= t->shape[i];
+    return n;
+}
+
+static inline float *lw_row(const lw_tensor *t, int64_t i)
+{
+    return (float *)t->data + i * t->stride0;
+}
+
+/** Row i of a matrix of any dtype. */
+static inline const void *lw_row_any(const lw_tensor *t, int64_t i)
+{
+    return (const char *)t->data + (size_t)(i * t->stride0) * lw_dtype_size(t->dtype);
+}
+
+static inline int64_t lw_min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t lw_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+#endif

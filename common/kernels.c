@@ -1,0 +1,53 @@
+/* Choice of a back end, and the sticky failure. The operations are in common/cpu/. */
+#include "common/kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cpu/cpu.h"
+
+void lw_kernels_init_ref(lw_kernels *k, lw_pool *pool)
+{
+    memset(k, 0, sizeof(*k));
+    lw_cpu_state_create(k, pool);
+    lw_cpu_add_ref(k);
+    lw_cpu_add_ref_image(k);
+}
+
+lw_status lw_kernels_init_cpu(lw_kernels *k, lw_pool *pool, lw_err *err)
+{
+    const char *name = getenv("LATENTWIRE_BACKEND");
+
+    if (name && strcmp(name, "onednn") == 0)
+        return lw_fail(err, LW_E_UNIMPLEMENTED,
+                       "LATENTWIRE_BACKEND=onednn: this build has no oneDNN; install libdnnl-dev "
+                       "and build again, or use ref");
+    if (name && name[0] && strcmp(name, "ref") != 0)
+        return lw_fail(err, LW_E_INVALID, "LATENTWIRE_BACKEND: expected ref or onednn, got %s",
+                       name);
+    lw_kernels_init_ref(k, pool);
+    return lw_kernels_check(k, err);
+}
+
+void lw_kernels_deinit(lw_kernels *k)
+{
+    if (k->deinit)
+        k->deinit(k);
+    memset(k, 0, sizeof(*k));
+}
+
+lw_status lw_kernels_check(lw_kernels *k, lw_err *err)
+{
+    lw_status failed = k->failed;
+
+    k->failed = LW_OK;
+    if (failed == LW_OK)
+        return LW_OK;
+    return lw_fail(err, failed, "back end %s: not enough scratch memory (%zu bytes held)", k->name,
+                   lw_kernels_scratch_bytes(k));
+}
+
+size_t lw_kernels_scratch_bytes(const lw_kernels *k)
+{
+    return k->scratch_bytes ? k->scratch_bytes(k) : 0;
+}
