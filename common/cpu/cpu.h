@@ -42,9 +42,11 @@ void *lw_cpu_scratch(const lw_kernels *k, int thread);
 /** One buffer of `bytes` for the whole operation, or NULL with k->failed set. */
 LW_MUST_USE void *lw_cpu_shared(lw_kernels *k, size_t bytes);
 
-/* Tables of operations, each in its own file. */
+/* Tables of operations, each in its own file; a later one replaces what it does better. */
 void lw_cpu_add_ref(lw_kernels *k);
 void lw_cpu_add_ref_image(lw_kernels *k);
+/** Our own vectorised operations, with the given inner loops. */
+void lw_cpu_add_native(lw_kernels *k, const lw_vec *vec);
 
 /** A vector counts as one row; a tensor of rank 2 or more has shape[0] rows. */
 static inline int64_t lw_rows(const lw_tensor *t)
