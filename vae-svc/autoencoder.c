@@ -1,0 +1,358 @@
+#include "vae-svc/autoencoder.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "common/size.h"
+#include "vae-svc/model.h"
+
+/*
+ * The forward passes. Activations are [h, w, C] and live in three buffers that take turns: X holds
+ * the picture so far, T a normed, upsampled or otherwise temporary copy, H the middle of a resnet.
+ * The same functions run twice: first without a kernel table, when they only record how large each
+ * buffer becomes and how many blocks there are (the plan), then for real.
+ */
+
+#define GROUP_NORM_EPS 1e-6f /* AutoencoderKL's own; not the 1e-5 of torch's GroupNorm */
+
+enum { X, T, H, N_BUFS };
+
+typedef struct walk {
+    lw_kernels *k; /* NULL: plan only */
+    int groups;
+    float *buf[N_BUFS];
+    int64_t need[N_BUFS]; /* items of each buffer */
+    int role[N_BUFS];     /* which buffer is X, T, H now */
+    int64_t h, w;         /* of X */
+    const lw_vae_watch *watch;
+    int blocks_done, n_blocks;
+    bool stopped;
+} walk;
+
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+/** Memory for that many items in the buffer that has the role now; NULL while planning. */
+static float *reserve(walk *s, int role, int64_t items)
+{
+    int i = s->role[role];
+
+    if (items > s->need[i])
+        s->need[i] = items;
+    return s->buf[i];
+}
+
+/** A buffer as an image [h, w, c]. */
+static lw_tensor act(walk *s, int role, int64_t h, int64_t w, int64_t c)
+{
+    int64_t shape[3] = { h, w, c };
+
+    return lw_tensor_nd(reserve(s, role, h * w * c), LW_F32, 3, shape);
+}
+
+/** A buffer as rows of positions, [h * w, c]. */
+static lw_tensor rows(walk *s, int role, int64_t c)
+{
+    return lw_tensor_2d(reserve(s, role, s->h * s->w * c), LW_F32, s->h * s->w, c);
+}
+
+static void swap_x_t(walk *s)
+{
+    int i = s->role[X];
+
+    s->role[X] = s->role[T];
+    s->role[T] = i;
+}
+
+static void conv(walk *s, lw_tensor *y, const lw_tensor *x, const lw_vae_conv *c,
+                 const lw_tensor *residual)
+{
+    if (s->k != NULL)
+        s->k->conv2d(s->k, y, x, &c->op, residual);
+}
+
+static void group_norm(walk *s, lw_tensor *y, const lw_tensor *x, const lw_vae_norm *n, bool silu)
+{
+    if (s->k != NULL)
+        s->k->group_norm(s->k, y, x, &n->w, &n->b, s->groups, GROUP_NORM_EPS, silu);
+}
+
+static void linear(walk *s, lw_tensor *y, const lw_tensor *x, const lw_linear *l)
+{
+    if (s->k != NULL)
+        s->k->linear(s->k, y, x, l);
+}
+
+/** Count the block, tell the watcher; true when the pass has to stop. */
+static bool block_done(walk *s)
+{
+    s->blocks_done++;
+    if (s->k != NULL && s->watch != NULL && s->watch->block != NULL &&
+        !s->watch->block(s->watch->arg, s->blocks_done, s->n_blocks))
+        s->stopped = true;
+    return s->stopped;
+}
+
+/* ---- blocks ---------------------------------------------------------------------------------- */
+
+/** h = conv1(silu(norm1(x))); h = conv2(silu(norm2(h))); x = h + shortcut(x) */
+static void resnet(walk *s, const lw_vae_resnet *r)
+{
+    lw_tensor x = act(s, X, s->h, s->w, r->conv1.c_in);
+    lw_tensor t = act(s, T, s->h, s->w, r->conv1.c_in);
+    lw_tensor h = act(s, H, s->h, s->w, r->conv1.c_out);
+
+    group_norm(s, &t, &x, &r->norm1, true);
+    conv(s, &h, &t, &r->conv1, NULL);
+    group_norm(s, &h, &h, &r->norm2, true);
+    if (r->has_shortcut) {
+        t = act(s, T, s->h, s->w, r->conv2.c_out);
+        conv(s, &t, &x, &r->shortcut, NULL);
+        conv(s, &t, &h, &r->conv2, &t);
+        swap_x_t(s);
+    } else {
+        conv(s, &x, &h, &r->conv2, &x);
+    }
+}
+
+/** x = x + out(softmax(q k^T / sqrt(C)) v), one head over all positions; q, k, v from norm(x). */
+static void attention(walk *s, const lw_vae_attention *a, int64_t c)
+{
+    lw_tensor image = act(s, X, s->h, s->w, c), normed = act(s, T, s->h, s->w, c);
+    lw_tensor x = rows(s, X, c), t = rows(s, T, c);
+    lw_tensor qkv = rows(s, H, 3 * c), y = rows(s, H, c);
+    lw_tensor q = lw_tensor_cols(&qkv, 0, c), k = lw_tensor_cols(&qkv, c, c),
+              v = lw_tensor_cols(&qkv, 2 * c, c);
+
+    group_norm(s, &normed, &image, &a->norm, false);
+    linear(s, &q, &t, &a->q);
+    linear(s, &k, &t, &a->k);
+    linear(s, &v, &t, &a->v);
+    if (s->k != NULL)
+        s->k->attention(s->k, &t, &q, &k, &v, 1, 1, 1.0f / sqrtf((float)c), false);
+    linear(s, &y, &t, &a->out);
+    if (s->k != NULL)
+        s->k->add(s->k, &x, &y);
+}
+
+/** Each position becomes 2x2, then a 3x3 convolution. */
+static void upsample(walk *s, const lw_vae_conv *c)
+{
+    lw_tensor x = act(s, X, s->h, s->w, c->c_in);
+    lw_tensor t = act(s, T, 2 * s->h, 2 * s->w, c->c_in);
+
+    if (s->k != NULL)
+        s->k->upsample2x(s->k, &t, &x);
+    s->h *= 2;
+    s->w *= 2;
+    x = act(s, X, s->h, s->w, c->c_out);
+    conv(s, &x, &t, c, NULL);
+}
+
+/** A 3x3 convolution of stride 2; its padding is right and bottom only. */
+static void downsample(walk *s, const lw_vae_conv *c)
+{
+    lw_tensor x = act(s, X, s->h, s->w, c->c_in), t;
+
+    s->h /= 2;
+    s->w /= 2;
+    t = act(s, T, s->h, s->w, c->c_out);
+    conv(s, &t, &x, c, NULL);
+    swap_x_t(s);
+}
+
+static bool mid_block(walk *s, const lw_vae_half *net)
+{
+    resnet(s, &net->mid[0]);
+    if (block_done(s))
+        return false;
+    if (net->has_attention) {
+        attention(s, &net->attention, net->mid[0].conv2.c_out);
+        if (block_done(s))
+            return false;
+    }
+    resnet(s, &net->mid[1]);
+    return !block_done(s);
+}
+
+/** X = conv_in(input), through the 1x1 convolution first where `before` is given. */
+static void input(walk *s, const lw_vae_half *net, const lw_tensor *x, const lw_vae_conv *before)
+{
+    lw_tensor y = act(s, X, s->h, s->w, net->conv_in.c_out), t;
+
+    if (before != NULL) {
+        t = act(s, T, s->h, s->w, before->c_out);
+        conv(s, &t, x, before, NULL);
+        x = &t;
+    }
+    conv(s, &y, x, &net->conv_in, NULL);
+}
+
+/** output = conv_out(silu(norm_out(X))), through the 1x1 convolution last where `after` is given.
+ */
+static void output(walk *s, const lw_vae_half *net, lw_tensor *y, const lw_vae_conv *after)
+{
+    lw_tensor x = act(s, X, s->h, s->w, net->conv_out.c_in), t;
+
+    group_norm(s, &x, &x, &net->norm_out, true);
+    if (after != NULL) {
+        t = act(s, T, s->h, s->w, net->conv_out.c_out);
+        conv(s, &t, &x, &net->conv_out, NULL);
+        conv(s, y, &t, after, NULL);
+    } else {
+        conv(s, y, &x, &net->conv_out, NULL);
+    }
+}
+
+/* ---- networks -------------------------------------------------------------------------------- */
+
+/** conv_in, middle, then up: resnets and an upsampling a block, the last block without. */
+static void decoder(walk *s, const lw_vae_half *net, lw_tensor *image, const lw_tensor *z)
+{
+    input(s, net, z, net->has_quant ? &net->quant : NULL);
+    if (block_done(s) || !mid_block(s, net))
+        return;
+    for (int b = 0; b < net->n_blocks; b++) {
+        const lw_vae_block *up = &net->blocks[b];
+
+        for (int r = 0; r < up->n_resnets; r++) {
+            resnet(s, &up->resnets[r]);
+            if (block_done(s))
+                return;
+        }
+        if (up->has_resample) {
+            upsample(s, &up->resample);
+            if (block_done(s))
+                return;
+        }
+    }
+    output(s, net, image, NULL);
+    (void)block_done(s);
+}
+
+/** conv_in, then down: resnets and a downsampling a block, the last block without; middle. */
+static void encoder(walk *s, const lw_vae_half *net, lw_tensor *moments, const lw_tensor *image)
+{
+    input(s, net, image, NULL);
+    if (block_done(s))
+        return;
+    for (int b = 0; b < net->n_blocks; b++) {
+        const lw_vae_block *down = &net->blocks[b];
+
+        for (int r = 0; r < down->n_resnets; r++) {
+            resnet(s, &down->resnets[r]);
+            if (block_done(s))
+                return;
+        }
+        if (down->has_resample) {
+            downsample(s, &down->resample);
+            if (block_done(s))
+                return;
+        }
+    }
+    if (!mid_block(s, net))
+        return;
+    output(s, net, moments, net->has_quant ? &net->quant : NULL);
+    (void)block_done(s);
+}
+
+typedef void network_fn(walk *s, const lw_vae_half *net, lw_tensor *y, const lw_tensor *x);
+
+/** Bytes of one buffer in an arena. */
+static size_t buffer_bytes(int64_t items)
+{
+    return lw_size_align((size_t)items * sizeof(float), 64);
+}
+
+static walk plan(const lw_vae *v, const lw_vae_half *net, network_fn *fn, int64_t h, int64_t w)
+{
+    walk s = { .groups = v->config.groups, .role = { X, T, H }, .h = h, .w = w };
+    lw_tensor nothing = { 0 };
+
+    fn(&s, net, &nothing, &nothing);
+    return s;
+}
+
+static lw_vae_plan plan_of(const walk *s)
+{
+    lw_vae_plan p = { .n_blocks = s->blocks_done };
+
+    for (int i = 0; i < N_BUFS; i++)
+        p.bytes += buffer_bytes(s->need[i]);
+    return p;
+}
+
+lw_vae_plan lw_vae_plan_decode(const lw_vae *v, int64_t h, int64_t w)
+{
+    walk s = plan(v, &v->decoder, decoder, h, w);
+
+    return plan_of(&s);
+}
+
+lw_vae_plan lw_vae_plan_encode(const lw_vae *v, int64_t h, int64_t w)
+{
+    walk s = plan(v, &v->encoder, encoder, h, w);
+
+    return plan_of(&s);
+}
+
+static lw_status run(lw_vae *v, const lw_vae_half *net, network_fn *fn, lw_arena *scratch,
+                     lw_tensor *y, const lw_tensor *x, const lw_vae_watch *watch, lw_err *err)
+{
+    walk planned = plan(v, net, fn, x->shape[0], x->shape[1]);
+    walk s = { .k = v->k,
+               .groups = v->config.groups,
+               .role = { X, T, H },
+               .h = x->shape[0],
+               .w = x->shape[1],
+               .watch = watch,
+               .n_blocks = planned.blocks_done };
+    lw_arena_mark mark = lw_arena_mark_get(scratch);
+    lw_status status = LW_OK;
+
+    for (int i = 0; i < N_BUFS && status == LW_OK; i++) {
+        s.buf[i] = lw_arena_alloc(scratch, buffer_bytes(planned.need[i]), err);
+        if (s.buf[i] == NULL)
+            status = LW_E_NOMEM;
+    }
+    if (status == LW_OK) {
+        fn(&s, net, y, x);
+        status = lw_kernels_check(v->k, err);
+        if (s.stopped)
+            status = lw_fail(err, LW_E_CANCELLED, "cancelled after block %d of %d", s.blocks_done,
+                             s.n_blocks);
+    }
+    lw_arena_release(scratch, mark);
+    return status;
+}
+
+lw_status lw_vae_decode(lw_vae *v, lw_arena *scratch, lw_tensor *image, const lw_tensor *z,
+                        const lw_vae_watch *watch, lw_err *err)
+{
+    return run(v, &v->decoder, decoder, scratch, image, z, watch, err);
+}
+
+lw_status lw_vae_encode(lw_vae *v, lw_arena *scratch, lw_tensor *moments, const lw_tensor *image,
+                        const lw_vae_watch *watch, lw_err *err)
+{
+    return run(v, &v->encoder, encoder, scratch, moments, image, watch, err);
+}
+
+void lw_vae_posterior(const lw_vae *v, lw_tensor *z, const lw_tensor *moments,
+                      const lw_tensor *noise)
+{
+    int64_t n = moments->shape[0] * moments->shape[1], C = v->config.latent_channels;
+    const float *m = lw_f32(moments), *e = noise != NULL ? lw_f32(noise) : NULL;
+    float shift = (float)v->config.shift_factor, scale = (float)v->config.scaling_factor;
+
+    for (int64_t c = 0; c < C; c++)
+        for (int64_t i = 0; i < n; i++) {
+            float x = m[i * 2 * C + c];
+
+            if (e != NULL) {
+                float logvar = fminf(fmaxf(m[i * 2 * C + C + c], -30.0f), 20.0f);
+
+                x += expf(0.5f * logvar) * e[c * n + i];
+            }
+            lw_f32(z)[c * n + i] = (x - shift) * scale;
+        }
+}
