@@ -2,66 +2,11 @@
 
 #include "common/json.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 
-static lw_status open_error(lw_err *err, const char *path, int cause)
-{
-    lw_status code = cause == ENOENT || cause == ENOTDIR ? LW_E_NOT_FOUND
-                     : cause == EACCES                   ? LW_E_DENIED
-                                                         : LW_E_IO;
-
-    return lw_fail(err, code, "%s: %s", path, strerror(cause));
-}
-
-/* The whole file in memory of its own; the caller frees it. */
-static lw_status slurp(const char *path, char **ret, size_t *ret_len, lw_err *err)
-{
-    lw_status status = LW_OK;
-    struct stat st;
-    char *text = NULL;
-    size_t size, len;
-    FILE *f = fopen(path, "re");
-
-    if (f == NULL)
-        return open_error(err, path, errno);
-    if (fstat(fileno(f), &st) != 0) {
-        status = open_error(err, path, errno);
-        goto out;
-    }
-    if (!S_ISREG(st.st_mode)) {
-        status = lw_fail(err, LW_E_FORMAT, "%s: expected a JSON file, found %s", path,
-                         S_ISDIR(st.st_mode) ? "a folder" : "a special file");
-        goto out;
-    }
-    if (st.st_size > (off_t)LW_JSON_MAX_FILE_BYTES) {
-        status = lw_fail(err, LW_E_TOO_LARGE, "%s: %" PRId64 " bytes, at most %u are read", path,
-                         (int64_t)st.st_size, LW_JSON_MAX_FILE_BYTES);
-        goto out;
-    }
-    size = (size_t)st.st_size;
-    text = malloc(size + 1);
-    if (text == NULL) {
-        status = lw_fail(err, LW_E_NOMEM, "%s: no memory for %zu bytes", path, size);
-        goto out;
-    }
-    len = fread(text, 1, size, f);
-    if (ferror(f)) {
-        status = lw_fail(err, LW_E_IO, "%s: cannot be read", path);
-        goto out;
-    }
-    *ret = text;
-    *ret_len = len;
-    text = NULL;
-out:
-    free(text);
-    fclose(f);
-    return status;
-}
+#include "common/file.h"
 
 lw_status lw_json_load(const char *path, json_t **ret, lw_err *err)
 {
@@ -70,7 +15,7 @@ lw_status lw_json_load(const char *path, json_t **ret, lw_err *err)
     char *text = NULL;
     size_t len = 0;
 
-    LW_TRY(slurp(path, &text, &len, err));
+    LW_TRY(lw_file_read(path, LW_JSON_MAX_FILE_BYTES, &text, &len, err));
     root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &cause);
     free(text);
     if (root == NULL) {

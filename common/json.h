@@ -15,8 +15,8 @@
 
 #define LW_JSON_MAX_FILE_BYTES (256u * 1024 * 1024)
 
-/** Read and parse a whole file; the caller json_decref()s. Errors: NOT_FOUND, IO, FORMAT (with
- * line). */
+/** Read and parse a whole file; the caller json_decref()s. Errors: those of lw_file_read
+ * and LW_E_FORMAT with line and column; a key given twice is one. */
 LW_MUST_USE lw_status lw_json_load(const char *path, json_t **ret, lw_err *err);
 
 /** Integer in [min, max]. A missing key is an error unless has_default. */

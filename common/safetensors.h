@@ -8,6 +8,10 @@
  * read-only and trusts nothing in it: header length, JSON shape, dtype, product(shape) x item
  * size, order, overlap, gaps and file end are all checked before a view is handed out. A hostile
  * file is an LW_E_FORMAT error that names the tensor; it is never a crash.
+ *
+ * One thing no check can prevent: a file that is made shorter while it is mapped ends the process
+ * with SIGBUS when the lost part is read. Replace weights by renaming, as lw_st_write does; never
+ * write into a file that a service has open.
  */
 
 #define LW_ST_MAX_HEADER_BYTES (100u * 1000 * 1000)
@@ -50,11 +54,15 @@ const lw_st_entry *lw_st_find(const lw_st_file *f, const char *name);
 /** Value of a metadata key, or NULL. */
 const char *lw_st_metadata(const lw_st_file *f, const char *key);
 
+/** What keeps a text from being a tensor's name, as a phrase, or NULL when it can be one. */
+const char *lw_st_name_fault(const char *name);
+
 /**
  * Write a file: header with sorted names, 8-byte aligned data, optional string metadata
  * (n_metadata pairs). Written to a temporary name beside it and renamed, so a reader never sees
- * half a file. Tensors need not be contiguous. Errors: LW_E_IO, LW_E_DENIED, LW_E_INVALID (bad
- * name).
+ * half a file. Tensors need not be contiguous. Errors: those of lw_outfile_open
+ * (common/file.h), LW_E_INVALID (a bad or doubled name, a text that is not UTF-8, an absent
+ * tensor).
  */
 LW_MUST_USE lw_status lw_st_write(const char *path, const lw_st_entry *entries, size_t n_entries,
                                   const lw_st_meta *metadata, size_t n_metadata, lw_err *err);
