@@ -198,6 +198,123 @@ typedef enum lw_artefact {
     X(S, worker, 64, "name of the worker concerned")                                               \
     X(S, report, 60000, "STATUS: the cluster's state as JSON")
 
+/*
+ * Which fields belong to which type. X(type, need, field): R = required, a message without it is
+ * refused; O = optional. Fields that a type does not list are read and have no meaning in it.
+ * LW_MSG_NEEDS_ID lists the types that concern one task or job and therefore carry `id`.
+ */
+#define LW_MSG_NEEDS_ID(X)                                                                         \
+    X(TASK) X(PROGRESS) X(PREVIEW) X(RESULT) X(CANCEL) X(CANCELLED) X(SUBMIT) X(ACCEPTED)
+
+/* What a picture is made from; the same in SUBMIT (client to hub) and TASK (hub to worker). */
+#define LW_REQUEST_LAYOUT(X, type)                                                                 \
+    X(type, O, prompt)                                                                             \
+    X(type, O, negative_prompt)                                                                    \
+    X(type, O, system_prompt)                                                                      \
+    X(type, O, thinking)                                                                           \
+    X(type, O, assistant)                                                                          \
+    X(type, O, think_block)                                                                        \
+    X(type, O, raw)                                                                                \
+    X(type, O, layer)                                                                              \
+    X(type, O, max_tokens)                                                                         \
+    X(type, O, width)                                                                              \
+    X(type, O, height)                                                                             \
+    X(type, O, steps)                                                                              \
+    X(type, O, seed)                                                                               \
+    X(type, O, n)                                                                                  \
+    X(type, O, guidance)                                                                           \
+    X(type, O, cfg_normalization)                                                                  \
+    X(type, O, cfg_truncation)                                                                     \
+    X(type, O, shift)                                                                              \
+    X(type, O, sigmas)                                                                             \
+    X(type, O, preview_every)                                                                      \
+    X(type, O, checkpoint_every)                                                                   \
+    X(type, O, start_step)                                                                         \
+    X(type, O, tile)
+
+#define LW_MSG_LAYOUT(X)                                                                           \
+    X(HELLO, R, minor_min)                                                                         \
+    X(HELLO, R, minor_max)                                                                         \
+    X(HELLO, R, role)                                                                              \
+    X(HELLO, R, instance)                                                                          \
+    X(HELLO, O, name)                                                                              \
+    X(HELLO, O, build)                                                                             \
+    X(HELLO, O, slots)                                                                             \
+    X(HELLO, O, max_frame_bytes)                                                                   \
+    X(HELLO, O, max_message_bytes)                                                                 \
+    X(HELLO, O, contract)                                                                          \
+    X(WELCOME, R, minor)                                                                           \
+    X(WELCOME, R, epoch)                                                                           \
+    X(WELCOME, R, hb_ms)                                                                           \
+    X(WELCOME, R, hb_misses)                                                                       \
+    X(WELCOME, O, name)                                                                            \
+    X(WELCOME, O, build)                                                                           \
+    X(WELCOME, O, max_frame_bytes)                                                                 \
+    X(WELCOME, O, max_message_bytes)                                                               \
+    X(CREDIT, R, epoch)                                                                            \
+    X(CREDIT, R, credits)                                                                          \
+    X(HEARTBEAT, O, epoch)                                                                         \
+    X(HEARTBEAT, O, credits)                                                                       \
+    X(HEARTBEAT, O, state)                                                                         \
+    X(HEARTBEAT, O, in_flight)                                                                     \
+    X(HEARTBEAT, O, step)                                                                          \
+    X(HEARTBEAT, O, step_age_ms)                                                                   \
+    X(HEARTBEAT, O, rss_bytes)                                                                     \
+    X(DRAIN, O, reason)                                                                            \
+    X(BYE, O, reason)                                                                              \
+    X(TASK, R, op)                                                                                 \
+    X(TASK, O, attempt)                                                                            \
+    LW_REQUEST_LAYOUT(X, TASK)                                                                     \
+    X(PROGRESS, O, op)                                                                             \
+    X(PROGRESS, O, attempt)                                                                        \
+    X(PROGRESS, O, start_step)                                                                     \
+    X(PROGRESS, O, step)                                                                           \
+    X(PROGRESS, O, total)                                                                          \
+    X(PROGRESS, O, picture)                                                                        \
+    X(PROGRESS, O, sigma)                                                                          \
+    X(PROGRESS, O, t_ms)                                                                           \
+    X(PROGRESS, O, queue_pos)                                                                      \
+    X(PROGRESS, O, worker)                                                                         \
+    X(PREVIEW, O, op)                                                                              \
+    X(PREVIEW, O, attempt)                                                                         \
+    X(PREVIEW, O, step)                                                                            \
+    X(PREVIEW, O, total)                                                                           \
+    X(PREVIEW, O, picture)                                                                         \
+    X(RESULT, O, op)                                                                               \
+    X(RESULT, O, to)                                                                               \
+    X(RESULT, O, attempt)                                                                          \
+    X(RESULT, O, width)                                                                            \
+    X(RESULT, O, height)                                                                           \
+    X(RESULT, O, steps)                                                                            \
+    X(RESULT, O, seed)                                                                             \
+    X(RESULT, O, n)                                                                                \
+    X(RESULT, O, guidance)                                                                         \
+    X(RESULT, O, shift)                                                                            \
+    X(RESULT, O, t_ms)                                                                             \
+    X(RESULT, O, n_tokens)                                                                         \
+    X(RESULT, O, truncated)                                                                        \
+    X(RESULT, O, text_digest)                                                                      \
+    X(RESULT, O, sigmas)                                                                           \
+    X(RESULT, O, stages)                                                                           \
+    X(RESULT, O, worker)                                                                           \
+    X(ERROR, R, code)                                                                              \
+    X(ERROR, R, message)                                                                           \
+    X(ERROR, O, retryable)                                                                         \
+    X(ERROR, O, op)                                                                                \
+    X(ERROR, O, attempt)                                                                           \
+    X(ERROR, O, worker)                                                                            \
+    X(CANCEL, O, reason)                                                                           \
+    X(CANCELLED, O, op)                                                                            \
+    X(CANCELLED, O, attempt)                                                                       \
+    X(CANCELLED, O, step)                                                                          \
+    X(CANCELLED, O, worker)                                                                        \
+    X(CANCELLED, O, reason)                                                                        \
+    X(SUBMIT, R, from)                                                                             \
+    X(SUBMIT, R, to)                                                                               \
+    LW_REQUEST_LAYOUT(X, SUBMIT)                                                                   \
+    X(ACCEPTED, O, queue_pos)                                                                      \
+    X(STATUS, O, report)
+
 typedef struct lw_f64s {
     const double *v;
     uint32_t n;
@@ -241,7 +358,7 @@ typedef struct lw_stages {
 #define LW_C_CONTRACT(m) lw_contract m;
 #define LW_C_STAGES(m)   lw_stages m;
 
-typedef struct lw_frame lw_frame; /* proto/transport.h */
+typedef struct lw_frame lw_frame; /* proto/packet.h */
 
 /**
  * A named tensor of a message. After decoding, `t.data` points into the frame (or the header) and
@@ -283,15 +400,25 @@ const char *lw_msg_type_name(lw_msg_type t);
 const char *lw_role_name(lw_role r);
 const char *lw_op_name(lw_op o);
 const char *lw_artefact_name(lw_artefact a);
+/** The value of a wire name; the NONE value when it is not in the table. */
+lw_msg_type lw_msg_type_from_name(const char *s, size_t len);
+lw_role lw_role_from_name(const char *s, size_t len);
+lw_op lw_op_from_name(const char *s, size_t len);
+lw_artefact lw_artefact_from_name(const char *s, size_t len);
 /** The role that does an op. */
 lw_role lw_op_role(lw_op o);
 
 /** Start a message: zero it, set type, and the id when not NULL. */
 void lw_msg_init(lw_msg *m, lw_msg_type type, const uint8_t *id);
+/** True for 1 to LW_MAX_TENSOR_NAME - 1 characters of [A-Za-z0-9_.-]. */
+bool lw_tensor_name_valid(const char *s, size_t len);
 /** The tensor of that name, or NULL. */
 const lw_msg_tensor *lw_msg_tensor_find(const lw_msg *m, const char *name);
-/** Add a tensor; its data (or frame) must live until the message is encoded. LW_E_TOO_LARGE when
- * full. */
+/**
+ * Add a tensor; its data (or frame) must live until the message is encoded. Errors: LW_E_TOO_LARGE
+ * when full, LW_E_INVALID for a name that is empty, too long, given twice or not of
+ * [A-Za-z0-9_.-].
+ */
 LW_MUST_USE lw_status lw_msg_tensor_add(lw_msg *m, const char *name, const lw_tensor *t,
                                         lw_frame *frame, lw_err *err);
 /** Fill a message of type ERROR from an error; strings point into err. */
