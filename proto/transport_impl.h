@@ -27,7 +27,7 @@ LW_MUST_USE bool lw_frame_share(lw_frame *f, zmq_msg_t *ret);
 LW_MUST_USE lw_status lw_ipc_check(const char *path, bool folder_may_lack, lw_err *err);
 /** Lock PATH.lock, refuse a live socket at PATH, remove a stale one. *ret_fd is the lock. */
 LW_MUST_USE lw_status lw_ipc_claim(const char *path, int *ret_fd, lw_err *err);
-/** Remove the lock and give it up. */
+/** Remove the socket file and the lock; the socket no longer listens. */
 void lw_ipc_release(const char *path, int fd);
 
 /* auth.c */
