@@ -4,8 +4,14 @@
 #include <stdint.h>
 
 #include "common/arena.h"
+#include "common/buf.h"
 
-/** A text chunk: tEXt when the text is Latin-1 plain ASCII, else iTXt (UTF-8). Keyword 1-79 bytes.
+#define LW_PNG_MAX_SIDE  16384
+#define LW_PNG_MAX_TEXTS 1024
+
+/**
+ * A text chunk: tEXt when the text is printable ASCII and line feeds, else iTXt (UTF-8). The
+ * keyword has 1 to 79 printable ASCII characters without a space at either end.
  */
 typedef struct lw_png_text {
     const char *keyword, *text;
@@ -19,15 +25,27 @@ typedef struct lw_png_text {
 LW_MUST_USE lw_status lw_png_write(const char *path, const uint8_t *rgb, int width, int height,
                                    const lw_png_text *texts, int n_texts, lw_err *err);
 
+/** The same into memory. `out` is appended to; its maximum is the limit (LW_E_TOO_LARGE). */
+LW_MUST_USE lw_status lw_png_encode(lw_buf *out, const uint8_t *rgb, int width, int height,
+                                    const lw_png_text *texts, int n_texts, lw_err *err);
+
 /**
- * Read an 8-bit picture as RGB (PNG or JPEG through stb_image), at most 16384 on a side. The pixels
- * lie in `a`. Errors: LW_E_NOT_FOUND, LW_E_FORMAT, LW_E_TOO_LARGE, LW_E_NOMEM.
+ * Read an 8-bit picture as RGB (PNG or JPEG through stb_image), at most LW_PNG_MAX_SIDE on a side.
+ * The pixels lie in `a`. Errors: LW_E_NOT_FOUND, LW_E_FORMAT, LW_E_TOO_LARGE, LW_E_NOMEM.
  */
 LW_MUST_USE lw_status lw_png_read(const char *path, lw_arena *a, uint8_t **ret_rgb, int *ret_width,
                                   int *ret_height, lw_err *err);
 
-/** Text chunks (tEXt, iTXt uncompressed) of a PNG file, copied into `a`. CRCs are checked. */
+/**
+ * Text chunks (tEXt, iTXt uncompressed) of a PNG file as UTF-8, in file order, copied into `a`.
+ * CRCs are checked. Errors: those of lw_file_read, LW_E_FORMAT, LW_E_TOO_LARGE (more than
+ * LW_PNG_MAX_TEXTS), LW_E_NOMEM.
+ */
 LW_MUST_USE lw_status lw_png_read_texts(const char *path, lw_arena *a, lw_png_text **ret_texts,
                                         int *ret_n_texts, lw_err *err);
+/** The same over bytes in memory; label stands for the file in messages. */
+LW_MUST_USE lw_status lw_png_parse_texts(const uint8_t *data, size_t size_bytes, const char *label,
+                                         lw_arena *a, lw_png_text **ret_texts, int *ret_n_texts,
+                                         lw_err *err);
 
 #endif
