@@ -1,0 +1,186 @@
+/*
+ * `latentwire generate`: a prompt becomes pictures. All pictures are one job, which the hub spreads
+ * over its denoisers; only when the answer would not fit a message are there more. Picture i has
+ * seed + i and the same bytes however it came about.
+ */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "orchestrate/cli.h"
+#include "orchestrate/manifest.h"
+#include "orchestrate/output.h"
+#include "orchestrate/report.h"
+
+#define ROLES (1u << LW_ROLE_ENCODER | 1u << LW_ROLE_DENOISER | 1u << LW_ROLE_DECODER)
+
+static const lw_opt options[] = { LW_OPTS_PROMPT,  LW_OPTS_SAMPLING,
+                                  LW_OPTS_TILE,    LW_OPTS_OUTPUT("PNG file, pattern or folder"),
+                                  LW_OPTS_PREVIEW, LW_OPTS_MODEL,
+                                  LW_OPTS_CLUSTER, LW_OPT_END };
+
+/* One run of the verb. */
+typedef struct generate {
+    lw_settings opt;
+    const char *prompt;
+    int width, height, steps;
+    uint64_t seed;
+    lw_output output;
+    lw_session *session;
+    lw_report report;
+    json_t *manifest; /* of the first picture */
+    lw_arena arena;   /* prompt text, jobs */
+} generate;
+
+/* One job of a run: pictures [first, first + n). */
+typedef struct part {
+    generate *g;
+    uint64_t first, n;
+    lw_msg submit;
+} part;
+
+static lw_status on_written(void *arg, uint64_t index, uint64_t seed, const char *path, lw_err *err)
+{
+    generate *g = arg;
+
+    return lw_report_file(&g->report, index, path, true, seed, err);
+}
+
+static lw_status on_image(void *arg, const lw_msg *submit, const lw_msg *result, lw_err *err)
+{
+    part *p = arg;
+    json_t *own = lw_manifest_new();
+    lw_status s = own ? lw_manifest_add(own, submit, result, err)
+                      : lw_fail(err, LW_E_NOMEM, "no memory for a manifest");
+
+    if (s == LW_OK)
+        s = lw_output_pictures(&p->g->output, result, own, p->first, on_written, p->g, err);
+    if (s == LW_OK)
+        s = lw_report_result(&p->g->report, result, err);
+    if (s == LW_OK && p->first == 0)
+        p->g->manifest = json_incref(own);
+    json_decref(own);
+    return s;
+}
+
+static lw_status set_job(const generate *g, const part *p, lw_msg *m, lw_err *err)
+{
+    lw_msg_init(m, LW_MSG_SUBMIT, NULL);
+    lw_msg_set(m, from, LW_ARTEFACT_PROMPT);
+    lw_msg_set(m, to, LW_ARTEFACT_IMAGE);
+    LW_TRY(lw_settings_prompt(&g->opt, g->prompt, m, err));
+    lw_settings_sampling(&g->opt, g->width, g->height, g->steps, g->seed + p->first, m);
+    lw_msg_set(m, n, p->n);
+    if (g->opt.tile)
+        lw_msg_set(m, tile, (uint64_t)g->opt.tile);
+    if (g->opt.preview)
+        lw_msg_set(m, preview_every, (uint64_t)g->opt.preview_every);
+    return LW_OK;
+}
+
+/* How many jobs the pictures need so that each answer fits a message. */
+static lw_status count_parts(const generate *g, uint64_t *ret, lw_err *err)
+{
+    const uint64_t count = (uint64_t)g->opt.count;
+    const uint64_t picture = (uint64_t)g->width * (uint64_t)g->height * 3;
+    const uint64_t most = lw_session_max_tensor_bytes(g->session) / picture;
+
+    if (most == 0)
+        return lw_fail(err, LW_E_TOO_LARGE,
+                       "--size: a picture of %dx%d has %llu bytes; a message carries at most %zu",
+                       g->width, g->height, (unsigned long long)picture,
+                       lw_session_max_tensor_bytes(g->session));
+    *ret = (count + most - 1) / most;
+    return LW_OK;
+}
+
+static lw_status run_parts(generate *g, uint64_t n_parts, lw_err *err)
+{
+    const uint64_t count = (uint64_t)g->opt.count;
+    part *parts = lw_arena_calloc(&g->arena, n_parts, sizeof(*parts), err);
+    lw_job *jobs = lw_arena_calloc(&g->arena, n_parts, sizeof(*jobs), err);
+
+    if (!parts || !jobs)
+        return LW_E_NOMEM;
+    for (uint64_t i = 0; i < n_parts; i++) {
+        part *p = &parts[i];
+
+        p->g = g;
+        p->first = count * i / n_parts;
+        p->n = count * (i + 1) / n_parts - p->first;
+        LW_TRY(set_job(g, p, &p->submit, err));
+        jobs[i] = (lw_job){ .submit = &p->submit, .on_result = on_image, .arg = p };
+    }
+    return lw_session_run(g->session, jobs, (int)n_parts, err);
+}
+
+static lw_status run(generate *g, lw_err *err)
+{
+    uint64_t parts = 1;
+
+    LW_TRY(lw_session_open(&g->opt, ROLES, &g->session, err));
+    if (!g->opt.size) {
+        g->width = lw_session_model(g->session)->width;
+        g->height = lw_session_model(g->session)->height;
+    }
+    g->steps = g->opt.steps ? (int)g->opt.steps : lw_session_model(g->session)->steps;
+    LW_TRY(count_parts(g, &parts, err));
+    return run_parts(g, parts, err);
+}
+
+/* Everything that can be wrong with the command line, before anything is started. */
+static lw_status check(generate *g, const char *prompt, lw_err *err)
+{
+    lw_msg trial;
+
+    if (g->opt.size)
+        LW_TRY(lw_parse_size(g->opt.size, &g->width, &g->height, err));
+    LW_TRY(lw_parse_seed(g->opt.seed, &g->seed, err));
+    if (g->opt.negative && g->opt.negative[0] && g->opt.guidance <= 0)
+        return lw_fail(err, LW_E_INVALID,
+                       "--negative has no effect without --guidance above 0 (Z-Image-Turbo is made "
+                       "for 0; the base model for 3 to 5)");
+    g->output = (lw_output){ .pattern = g->opt.output, .count = (uint64_t)g->opt.count };
+    LW_TRY(lw_output_check(&g->output, err));
+    if (g->opt.json && g->opt.output && !strcmp(g->opt.output, "-"))
+        return lw_fail(err, LW_E_INVALID, "--json and -o - both want standard output");
+    if (g->opt.preview)
+        LW_TRY(lw_output_check_file(g->opt.preview, err));
+    LW_TRY(lw_read_prompt(prompt, &g->arena, &g->prompt, err));
+    lw_msg_init(&trial, LW_MSG_SUBMIT, NULL);
+    return lw_settings_prompt(&g->opt, g->prompt, &trial, err);
+}
+
+lw_status lw_cli_generate(lw_cli *cli, int argc, char **argv, lw_err *err)
+{
+    generate g = { 0 };
+    const char *args[2];
+    int n_args = 0;
+    bool help = false;
+    lw_status s;
+
+    lw_opt_describe("latentwire generate [OPTION]... PROMPT",
+                    "Make pictures from a prompt (\"-\" reads it from standard input) and print "
+                    "their paths.");
+    LW_TRY(
+        lw_opt_parse(options, argc, argv, &g.opt, args, LW_ARRAY_LEN(args), &n_args, &help, err));
+    if (help)
+        return LW_OK;
+    cli->json = g.opt.json;
+    if (n_args != 1)
+        return lw_fail(err, LW_E_INVALID, "generate takes one prompt, not %d; put it in quotes",
+                       n_args);
+    lw_arena_init(&g.arena, "generate", 0);
+    s = check(&g, args[0], err);
+    if (s == LW_OK)
+        s = lw_report_init(&g.report, err);
+    if (s == LW_OK)
+        s = run(&g, err);
+    if (s == LW_OK)
+        s = lw_report_print(&g.report, g.opt.json, g.manifest, g.session, err);
+    lw_session_close(&g.session);
+    json_decref(g.manifest);
+    lw_report_deinit(&g.report);
+    lw_arena_deinit(&g.arena);
+    return s;
+}

@@ -1,0 +1,164 @@
+/*
+ * Paths of programs and models. The same binaries must run from a build tree and from an
+ * installation, so everything is found relative to this executable and never compiled in.
+ */
+
+#include "orchestrate/locate.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/json.h"
+
+#define DEFAULT_SIDE  1024
+#define DEFAULT_STEPS 8
+
+/* Folder of the running executable. */
+static lw_status exe_dir(char ret[PATH_MAX], lw_err *err)
+{
+    ssize_t n = readlink("/proc/self/exe", ret, PATH_MAX - 1);
+    char *slash;
+
+    if (n <= 0)
+        return lw_fail(err, LW_E_IO, "cannot read /proc/self/exe; is /proc mounted?");
+    ret[n] = 0;
+    slash = strrchr(ret, '/');
+    if (slash)
+        *slash = 0;
+    return LW_OK;
+}
+
+static bool is_program(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+static bool exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+/* a and b are printed into `ret` by fmt; a path that does not fit counts as absent. */
+static bool join(char ret[PATH_MAX], const char *a, const char *middle, const char *b)
+{
+    int n = snprintf(ret, PATH_MAX, "%s%s%s", a, middle, b);
+
+    if (n < 0 || n >= PATH_MAX)
+        ret[0] = 0;
+    return ret[0] != 0;
+}
+
+lw_status lw_locate_program(const char *name, char ret[PATH_MAX], lw_err *err)
+{
+    char dir[PATH_MAX], tree[64];
+
+    LW_TRY(exe_dir(dir, err));
+    if (join(ret, dir, "/", name) && is_program(ret))
+        return LW_OK;
+    snprintf(tree, sizeof(tree), "/../%s/", name);
+    if (join(ret, dir, tree, name) && is_program(ret))
+        return LW_OK;
+    if (join(ret, dir, "/../libexec/latentwire/", name) && is_program(ret))
+        return LW_OK;
+    return lw_fail(
+        err, LW_E_NOT_FOUND,
+        "the program %s was not found in %s, %s/../%s or %s/../libexec/latentwire; build "
+        "the project (ninja -C build) or install it completely",
+        name, dir, dir, name, dir);
+}
+
+/* The demo model of an installation or of the source tree around the build folder. */
+static bool find_demo(char ret[PATH_MAX])
+{
+    static const char *const places[] = { "/../share/latentwire/models/demo",
+                                          "/../../models/demo" };
+    char dir[PATH_MAX], probe[PATH_MAX];
+
+    if (exe_dir(dir, NULL) != LW_OK)
+        return false;
+    for (size_t i = 0; i < LW_ARRAY_LEN(places); i++) {
+        if (!join(ret, dir, places[i], ""))
+            continue;
+        if (join(probe, ret, "/model_index.json", "") && exists(probe))
+            return true;
+    }
+    return false;
+}
+
+/* What the folder says about itself; a folder without model_index.json says nothing. */
+static lw_status read_defaults(const char *folder, lw_model_choice *c, lw_err *err)
+{
+    lw_err local = { 0 };
+    char path[PATH_MAX];
+    json_t *index = NULL, *own;
+    int64_t size[2];
+
+    if (!join(path, folder, "/model_index.json", "") || !exists(path))
+        return LW_OK;
+    LW_TRY(lw_json_load(path, &index, err));
+    own = json_object_get(index, "latentwire");
+    if (own) {
+        if (json_object_get(own, "size")) {
+            int n = lw_json_int_array(own, path, "size", 16, 16384, size, 2, &local);
+
+            if (local.code == LW_OK && n != 2)
+                lw_fail(&local, LW_E_FORMAT, "%s: latentwire.size has %d numbers, not 2", path, n);
+            if (local.code == LW_OK) {
+                c->width = (int)size[0];
+                c->height = (int)size[1];
+            }
+        }
+        c->steps = (int)lw_json_int(own, path, "steps", 1, 256, true, c->steps, &local);
+    }
+    json_decref(index);
+    return local.code == LW_OK ? LW_OK : lw_fail(err, local.code, "%s", local.text);
+}
+
+static lw_status set_path(lw_model_choice *c, lw_role role, const char *path, lw_err *err)
+{
+    if (!exists(path))
+        return lw_fail(err, LW_E_NOT_FOUND,
+                       "%s: no such file or folder (the model of the %s); name a Hugging Face "
+                       "folder with --model, or single files with --encoder, --dit and --vae",
+                       path, lw_role_name(role));
+    if (!join(c->path[role], path, "", ""))
+        return lw_fail(err, LW_E_INVALID, "the path of the %s's model is too long",
+                       lw_role_name(role));
+    return LW_OK;
+}
+
+lw_status lw_locate_model(const lw_model_options *o, unsigned roles, lw_model_choice *ret,
+                          lw_err *err)
+{
+    static const lw_role all[] = { LW_ROLE_ENCODER, LW_ROLE_DENOISER, LW_ROLE_DECODER };
+    const char *own[LW_N_ROLES] = {
+        [LW_ROLE_ENCODER] = o->encoder, [LW_ROLE_DENOISER] = o->dit, [LW_ROLE_DECODER] = o->vae
+    };
+    char demo[PATH_MAX];
+    const char *model = o->model;
+
+    *ret =
+        (lw_model_choice){ .width = DEFAULT_SIDE, .height = DEFAULT_SIDE, .steps = DEFAULT_STEPS };
+    if (!model && !o->encoder && !o->dit && !o->vae && find_demo(demo)) {
+        model = demo;
+        ret->is_default = true;
+    }
+    for (size_t i = 0; i < LW_ARRAY_LEN(all); i++) {
+        const char *path = own[all[i]] ? own[all[i]] : model;
+
+        if (!(roles & 1u << all[i]))
+            continue;
+        if (!path)
+            return lw_fail(err, LW_E_NOT_FOUND,
+                           "no model for the %s: name a Hugging Face folder of Z-Image-Turbo with "
+                           "--model DIR (or LATENTWIRE_MODEL), or single files with --encoder, "
+                           "--dit and --vae; the demo model (models/demo) is not here either",
+                           lw_role_name(all[i]));
+        LW_TRY(set_path(ret, all[i], path, err));
+    }
+    return model ? read_defaults(model, ret, err) : LW_OK;
+}

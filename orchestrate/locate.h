@@ -1,0 +1,41 @@
+#ifndef LW_ORCHESTRATE_LOCATE_H
+#define LW_ORCHESTRATE_LOCATE_H
+
+#include <limits.h>
+
+#include "proto/schema.h"
+
+/*
+ * Where things are: the programs of this build or installation, and the model that a request uses
+ * when it names none.
+ */
+
+/**
+ * Path of a program of the project: beside this executable, in the build tree, or in libexec.
+ * Errors: LW_E_NOT_FOUND, naming the places looked at.
+ */
+LW_MUST_USE lw_status lw_locate_program(const char *name, char ret[PATH_MAX], lw_err *err);
+
+/** The model of each role and what pictures it is made for. */
+typedef struct lw_model_choice {
+    char path[LW_N_ROLES][PATH_MAX]; /* "" = none for this role */
+    bool is_default;                 /* no option and no environment variable named it */
+    int width, height, steps;        /* the model's own defaults */
+} lw_model_choice;
+
+/** What the user named; NULL where nothing was. */
+typedef struct lw_model_options {
+    const char *model, *encoder, *dit, *vae;
+} lw_model_options;
+
+/**
+ * Choose the model: `model` is a Hugging Face folder for all roles; encoder, dit and vae replace it
+ * for one role each (a file or folder). With nothing named, the demo model that comes with the
+ * project is taken. `roles` (1 << lw_role) are those that must have one. A folder's
+ * model_index.json may state defaults under "latentwire": {"size": [w, h], "steps": n}.
+ * Errors: LW_E_NOT_FOUND with what to do, LW_E_FORMAT for a damaged model_index.json.
+ */
+LW_MUST_USE lw_status lw_locate_model(const lw_model_options *o, unsigned roles,
+                                      lw_model_choice *ret, lw_err *err);
+
+#endif

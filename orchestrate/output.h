@@ -1,0 +1,44 @@
+#ifndef LW_ORCHESTRATE_OUTPUT_H
+#define LW_ORCHESTRATE_OUTPUT_H
+
+#include <jansson.h>
+#include <limits.h>
+
+#include "proto/schema.h"
+
+/*
+ * Where pictures go. "-o out.png" is that file; of several pictures, number k goes to "out-k.png",
+ * or wherever "%d" (or "%04d") stands in the name; a folder, or no -o at all, gets files named
+ * after the seed that overwrite nothing; "-" is standard output, for one picture.
+ */
+
+typedef struct lw_output {
+    const char *pattern; /* of -o, or NULL */
+    uint64_t count;      /* pictures in all */
+} lw_output;
+
+/**
+ * Check the pattern and that its folder can be written to, before hours are spent on the picture.
+ * Errors: LW_E_INVALID, LW_E_NOT_FOUND, LW_E_DENIED.
+ */
+LW_MUST_USE lw_status lw_output_check(const lw_output *o, lw_err *err);
+
+/** Same for a file that is not a picture: only its folder. */
+LW_MUST_USE lw_status lw_output_check_file(const char *path, lw_err *err);
+
+/** Path of picture `index` (from 0), made with `seed`. Errors: LW_E_INVALID (too long), LW_E_IO. */
+LW_MUST_USE lw_status lw_output_path(const lw_output *o, uint64_t index, uint64_t seed,
+                                     char ret[PATH_MAX], lw_err *err);
+
+/**
+ * Write the pictures of an image tensor [n, H, W, 3] uint8 as PNGs with their manifests. The first
+ * is picture `first` of the output; the manifest is that of the first picture of the tensor.
+ * `on_written` is told each path. Errors: LW_E_SHAPE for another tensor; those of lw_png_write.
+ */
+typedef lw_status lw_output_fn(void *arg, uint64_t index, uint64_t seed, const char *path,
+                               lw_err *err);
+LW_MUST_USE lw_status lw_output_pictures(const lw_output *o, const lw_msg *result, json_t *manifest,
+                                         uint64_t first, lw_output_fn *on_written, void *arg,
+                                         lw_err *err);
+
+#endif

@@ -1,0 +1,519 @@
+/*
+ * A session: one hub, one terminal, one user who may lose patience. All waiting is one poll on the
+ * hub's socket and a signalfd, so that nothing (a worker that dies while it loads, Ctrl-C, a hub
+ * that falls silent) is noticed late.
+ */
+
+#include "orchestrate/session.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/json.h"
+#include "common/png.h"
+#include "orchestrate/progress.h"
+#include "orchestrate/supervisor.h"
+
+#define FRONTEND_NAME   "frontend.sock" /* the socket of a hub in the runtime folder */
+#define CONNECT_MS      5000
+#define STATUS_EVERY_MS 50
+#define CANCEL_WAIT_MS  3000
+#define STOP_GRACE_MS   2000
+#define TICK_MS         250
+
+struct lw_session {
+    const lw_settings *settings;
+    lw_model_choice model;
+    lw_cluster *cluster; /* NULL: somebody else's hub */
+    lw_client *client;
+    char endpoint[PATH_MAX + 64];
+    int workers[LW_N_ROLES];
+    int signal_fd;
+    sigset_t old_mask;
+    bool mask_set;
+    int interrupts; /* SIGINT, SIGTERM, SIGHUP seen */
+    lw_progress progress;
+    double start_ms;
+};
+
+/* ---- signals ---- */
+
+static lw_status take_signals(lw_session *s, lw_err *err)
+{
+    sigset_t mask;
+
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGINT);
+    sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGHUP);
+    sigaddset(&mask, SIGCHLD);
+    signal(SIGCHLD, SIG_DFL); /* ignoring it may be inherited, and would reap our children */
+    signal(SIGPIPE, SIG_IGN); /* `latentwire ... | head` must still stop its workers */
+    if (sigprocmask(SIG_BLOCK, &mask, &s->old_mask))
+        return lw_fail(err, LW_E_IO, "cannot block signals: %s", strerror(errno));
+    s->mask_set = true;
+    s->signal_fd = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (s->signal_fd < 0)
+        return lw_fail(err, LW_E_IO, "cannot make a signalfd: %s", strerror(errno));
+    return LW_OK;
+}
+
+static void read_signals(lw_session *s)
+{
+    struct signalfd_siginfo info;
+
+    while (read(s->signal_fd, &info, sizeof(info)) == sizeof(info))
+        if (info.ssi_signo != SIGCHLD)
+            s->interrupts++;
+}
+
+/* One wait on everything. */
+static lw_status wait_event(lw_session *s, int64_t timeout_ms, bool starting, lw_client_event *ret,
+                            lw_err *err)
+{
+    lw_status st;
+
+    if (s->progress.on && timeout_ms > TICK_MS)
+        timeout_ms = TICK_MS;
+    st = lw_client_wait(s->client, s->signal_fd, timeout_ms, ret, err);
+    if (st == LW_OK && ret->fd_readable)
+        read_signals(s);
+    lw_progress_tick(&s->progress);
+    /* Also when the wait failed: a dead hub is told better by how it died than by its silence. */
+    if (s->cluster) {
+        lw_err death = { 0 };
+
+        if (lw_cluster_check(s->cluster, starting, &death) != LW_OK)
+            return lw_fail(err, death.code, "%s", death.text);
+    }
+    return st;
+}
+
+/* ---- finding a hub ---- */
+
+/* True when the socket file of an ipc endpoint has somebody listening. */
+static bool is_live(const char *path)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    int fd;
+    bool live;
+
+    if (strlen(path) >= sizeof(addr.sun_path))
+        return false;
+    memcpy(addr.sun_path, path, strlen(path) + 1);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    live = connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0;
+    close(fd);
+    return live;
+}
+
+/* A model that the user typed, rather than one that the environment has for every command. */
+static bool typed(const char *option, const char *variable)
+{
+    return option && option != getenv(variable);
+}
+
+lw_status lw_find_hub(const char *named, char *ret_endpoint, size_t ret_bytes, bool *ret_found,
+                      lw_err *err)
+{
+    char runtime[PATH_MAX], path[PATH_MAX + 16];
+
+    *ret_found = true;
+    if (named && named[0]) {
+        snprintf(ret_endpoint, ret_bytes, "%s", named);
+        return LW_OK;
+    }
+    LW_TRY(lw_runtime_dir(runtime, sizeof(runtime), err));
+    snprintf(path, sizeof(path), "%s/" FRONTEND_NAME, runtime);
+    *ret_found = is_live(path);
+    snprintf(ret_endpoint, ret_bytes, "ipc://%s", path);
+    return LW_OK;
+}
+
+static lw_status choose_hub(lw_session *s, bool *ret_found, lw_err *err)
+{
+    const lw_settings *o = s->settings;
+    const bool model_typed = typed(o->model, "LATENTWIRE_MODEL") ||
+                             typed(o->encoder, "LATENTWIRE_ENCODER") ||
+                             typed(o->dit, "LATENTWIRE_DIT") || typed(o->vae, "LATENTWIRE_VAE");
+
+    *ret_found = false;
+    if (typed(o->hub, "LATENTWIRE_HUB") && model_typed)
+        return lw_fail(err, LW_E_INVALID,
+                       "--hub and a model exclude each other: the workers of %s have their own "
+                       "model; leave one of them out",
+                       o->hub);
+    if (model_typed)
+        return LW_OK;
+    return lw_find_hub(o->hub, s->endpoint, sizeof(s->endpoint), ret_found, err);
+}
+
+static lw_status start_private(lw_session *s, unsigned roles, lw_err *err)
+{
+    const lw_settings *o = s->settings;
+    const lw_model_options models = {
+        .model = o->model, .encoder = o->encoder, .dit = o->dit, .vae = o->vae
+    };
+    lw_cluster_params p = { .model = &s->model,
+                            .weights = o->weights,
+                            .memory_mb = o->memory_mb,
+                            .log_level = o->log_level };
+    lw_arena words;
+    lw_status st;
+
+    LW_TRY(lw_locate_model(&models, roles, &s->model, err));
+    LW_TRY(lw_parse_stage_ints("threads", o->threads, 0, 1024, p.threads, err));
+    LW_TRY(lw_parse_stage_ints("workers", o->workers, 1, LW_MAX_WORKERS, p.workers, err));
+    lw_arena_init(&words, "options", 0);
+    st = lw_parse_stage_words("device", o->device, &words, p.device, err);
+    if (st == LW_OK)
+        st = lw_cluster_start(&p, &s->cluster, err);
+    lw_arena_deinit(&words);
+    if (st == LW_OK)
+        snprintf(s->endpoint, sizeof(s->endpoint), "%s", lw_cluster_endpoint(s->cluster));
+    return st;
+}
+
+/* ---- ready? ---- */
+
+/* Count the workers of each role in a hub's report. */
+static lw_status count_workers(lw_session *s, const char *report, lw_err *err)
+{
+    json_error_t why;
+    json_t *r = json_loads(report, JSON_REJECT_DUPLICATES, &why);
+    const json_t *list = json_object_get(r, "workers"), *w;
+    size_t i;
+
+    if (!json_is_array(list)) {
+        json_decref(r);
+        return lw_fail(err, LW_E_FORMAT, "the report of the hub at %s has no list of workers",
+                       s->endpoint);
+    }
+    memset(s->workers, 0, sizeof(s->workers));
+    json_array_foreach(list, i, w)
+    {
+        const char *role = json_string_value(json_object_get(w, "role"));
+
+        for (int k = LW_ROLE_NONE + 1; role && k < LW_N_ROLES; k++)
+            if (!strcmp(role, lw_role_name((lw_role)k)))
+                s->workers[k]++;
+    }
+    json_decref(r);
+    return LW_OK;
+}
+
+static bool has_roles(const lw_session *s, unsigned roles)
+{
+    for (int k = LW_ROLE_NONE + 1; k < LW_N_ROLES; k++) {
+        int wanted = s->cluster ? lw_cluster_workers(s->cluster, (lw_role)k) : 1;
+
+        if ((roles & 1u << k) && s->workers[k] < wanted)
+            return false;
+    }
+    return true;
+}
+
+static lw_status not_ready(const lw_session *s, unsigned roles, lw_err *err)
+{
+    if (s->cluster)
+        return lw_fail(err, LW_E_DEADLINE,
+                       "the model was not loaded within %lld s (--start-timeout)",
+                       (long long)s->settings->start_timeout);
+    if (!lw_client_connected(s->client))
+        return lw_fail(
+            err, LW_E_UNAVAILABLE,
+            "no hub answers at %s; start one with `latentwire hub`, or leave --hub out to "
+            "use a private one",
+            s->endpoint);
+    for (int k = LW_ROLE_NONE + 1; k < LW_N_ROLES; k++)
+        if ((roles & 1u << k) && s->workers[k] == 0)
+            return lw_fail(err, LW_E_UNAVAILABLE,
+                           "the hub at %s has no %s; start one with `%s-svc --model DIR --hub "
+                           "BACKEND` (latentwire status shows who is there)",
+                           s->endpoint, lw_role_name((lw_role)k),
+                           k == LW_ROLE_ENCODER    ? "encoder"
+                           : k == LW_ROLE_DENOISER ? "dit"
+                                                   : "vae");
+    return lw_fail(err, LW_E_DEADLINE, "the hub at %s does not report its state", s->endpoint);
+}
+
+/* Wait until the hub answers and has workers of every role. A hub that is not ours gets a few
+ * seconds: a worker may just be coming back. */
+static lw_status await_ready(lw_session *s, unsigned roles, lw_err *err)
+{
+    const int64_t start = lw_now_ms();
+    const int64_t deadline = start + (s->cluster ? s->settings->start_timeout * 1000 : CONNECT_MS);
+    int64_t asked_ms = 0;
+    bool waiting = false;
+
+    for (;;) {
+        int64_t now = lw_now_ms();
+        lw_client_event ev;
+
+        if (s->interrupts)
+            return lw_fail(err, LW_E_CANCELLED, "interrupted while %s",
+                           s->cluster ? "the model was loading" : "connecting to the hub");
+        if (now >= deadline)
+            return not_ready(s, roles, err);
+        if (lw_client_connected(s->client) && !waiting && now - asked_ms >= STATUS_EVERY_MS) {
+            lw_msg ask;
+
+            lw_msg_init(&ask, LW_MSG_STATUS, NULL);
+            LW_TRY(lw_client_send(s->client, &ask, err));
+            asked_ms = now;
+            waiting = true;
+        }
+        lw_progress_update(&s->progress, s->cluster ? "loading the model" : "connecting", 0, 0);
+        LW_TRY(wait_event(s, STATUS_EVERY_MS, true, &ev, err));
+        if (!ev.msg || ev.msg->type != LW_MSG_STATUS || !lw_msg_has(ev.msg, report))
+            continue;
+        waiting = false;
+        LW_TRY(count_workers(s, ev.msg->report, err));
+        if (has_roles(s, roles)) {
+            s->start_ms = (double)(lw_now_ms() - start);
+            return LW_OK;
+        }
+    }
+}
+
+lw_status lw_session_open(const lw_settings *settings, unsigned roles, lw_session **ret,
+                          lw_err *err)
+{
+    lw_session *s = calloc(1, sizeof(*s));
+    lw_client_params cp = { .net = { .key_dir = settings->keys,
+                                     .key_name = settings->key_name,
+                                     .insecure_loopback = settings->insecure_loopback } };
+    bool found = false;
+    lw_status st;
+
+    if (!s)
+        return lw_fail(err, LW_E_NOMEM, "no memory for a session");
+    s->settings = settings;
+    s->signal_fd = -1;
+    lw_progress_init(&s->progress, settings->quiet);
+    st = choose_hub(s, &found, err);
+    if (st == LW_OK)
+        st = take_signals(s, err);
+    if (st == LW_OK && !found)
+        st = start_private(s, roles, err);
+    if (st == LW_OK && found) /* for the default size only; a model at hand is not needed */
+        (void)!lw_locate_model(&(lw_model_options){ .model = settings->model }, 0, &s->model, NULL);
+    cp.endpoint = s->endpoint;
+    if (st == LW_OK)
+        st = lw_client_create(&cp, &s->client, err);
+    if (st == LW_OK)
+        st = await_ready(s, roles, err);
+    lw_progress_clear(&s->progress);
+    if (st != LW_OK) {
+        lw_session_close(&s);
+        return st;
+    }
+    *ret = s;
+    return LW_OK;
+}
+
+void lw_session_close(lw_session **ps)
+{
+    lw_session *s = *ps;
+
+    if (!s)
+        return;
+    *ps = NULL;
+    lw_progress_clear(&s->progress);
+    lw_client_destroy(&s->client);
+    lw_cluster_stop(&s->cluster, s->interrupts ? 0 : STOP_GRACE_MS);
+    if (s->signal_fd >= 0) {
+        read_signals(s); /* a Ctrl-C that came during the tidying up has been obeyed */
+        close(s->signal_fd);
+    }
+    if (s->mask_set)
+        sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
+    free(s);
+}
+
+const lw_model_choice *lw_session_model(const lw_session *s)
+{
+    return &s->model;
+}
+
+int lw_session_workers(const lw_session *s, lw_role role)
+{
+    return s->workers[role];
+}
+
+const char *lw_session_hub(const lw_session *s)
+{
+    return s->cluster ? "private" : s->endpoint;
+}
+
+size_t lw_session_max_tensor_bytes(const lw_session *s)
+{
+    return lw_client_max_frame_bytes(s->client);
+}
+
+double lw_session_start_ms(const lw_session *s)
+{
+    return s->start_ms;
+}
+
+/* ---- running jobs ---- */
+
+static lw_job *job_of(lw_job *jobs, int n, const lw_msg *m)
+{
+    for (int i = 0; m->has_id && i < n; i++)
+        if (!memcmp(jobs[i].submit->id, m->id, sizeof(m->id)))
+            return &jobs[i];
+    return NULL;
+}
+
+static int unfinished(const lw_job *jobs, int n)
+{
+    int left = 0;
+
+    for (int i = 0; i < n; i++)
+        left += !jobs[i].finished;
+    return left;
+}
+
+static void cancel_all(lw_session *s, const lw_job *jobs, int n, const char *reason)
+{
+    for (int i = 0; i < n; i++) {
+        lw_msg m;
+
+        if (jobs[i].finished)
+            continue;
+        lw_msg_init(&m, LW_MSG_CANCEL, jobs[i].submit->id);
+        lw_msg_set(&m, reason, reason);
+        (void)!lw_client_send(s->client, &m, NULL); /* a hub that is gone needs no cancel */
+    }
+}
+
+static void show_progress(lw_session *s, lw_job *jobs, int n, lw_job *job, const lw_msg *m)
+{
+    uint64_t done = 0, total = 0;
+
+    if (lw_msg_get(m, op, LW_OP_NONE) != LW_OP_DENOISE) {
+        lw_progress_update(&s->progress,
+                           m->op == LW_OP_ENCODE   ? "reading the prompt"
+                           : m->op == LW_OP_DECODE ? "decoding"
+                                                   : "encoding the picture",
+                           lw_msg_get(m, step, 0), lw_msg_get(m, total, 0));
+        return;
+    }
+    /* Pictures of one job may be in work at several denoisers at once. */
+    if (lw_msg_get(m, picture, 0) < LW_MAX_PICTURES)
+        job->steps_done[m->picture] = (uint16_t)lw_msg_get(m, step, 0);
+    for (int i = 0; i < n; i++) {
+        for (int k = 0; !jobs[i].finished && k < LW_MAX_PICTURES; k++)
+            done += jobs[i].steps_done[k];
+        done += jobs[i].finished ? jobs[i].steps_total : 0;
+        total += jobs[i].steps_total;
+    }
+    lw_progress_update(&s->progress, "denoising", done < total ? done : total, total);
+}
+
+/* A preview is a courtesy: what is wrong with it is no reason to stop. */
+static void show_preview(const lw_session *s, const lw_msg *m)
+{
+    const lw_msg_tensor *mt = lw_msg_tensor_find(m, LW_T_PREVIEW);
+
+    if (!s->settings->preview || !mt || mt->t.dtype != LW_U8 || mt->t.rank != 3 ||
+        mt->t.shape[2] != 3 || mt->t.shape[0] < 1 || mt->t.shape[1] < 1)
+        return;
+    (void)!lw_png_write(s->settings->preview, mt->t.data, (int)mt->t.shape[1], (int)mt->t.shape[0],
+                        NULL, 0, NULL);
+}
+
+/* One message about a job. */
+static lw_status handle(lw_session *s, lw_job *jobs, int n, const lw_msg *m, lw_err *err)
+{
+    lw_job *job = job_of(jobs, n, m);
+
+    if (!job || job->finished)
+        return LW_OK;
+    switch (m->type) {
+    case LW_MSG_PROGRESS:
+        show_progress(s, jobs, n, job, m);
+        return LW_OK;
+    case LW_MSG_PREVIEW:
+        show_preview(s, m);
+        return LW_OK;
+    case LW_MSG_RESULT:
+        job->finished = true;
+        lw_progress_clear(&s->progress);
+        return job->on_result(job->arg, job->submit, m, err);
+    case LW_MSG_ERROR:
+        job->finished = true;
+        return lw_fail(err, lw_msg_get(m, code, LW_E_INTERNAL), "%s",
+                       lw_msg_get(m, message, "the hub gave no reason"));
+    case LW_MSG_CANCELLED:
+        job->finished = true;
+        return lw_fail(err, LW_E_CANCELLED, "the job was cancelled");
+    default:
+        return LW_OK; /* ACCEPTED, and what later versions may tell */
+    }
+}
+
+/* After Ctrl-C: the hub frees its workers for others before we go. */
+static void drain_cancelled(lw_session *s, lw_job *jobs, int n)
+{
+    const int64_t deadline = lw_now_ms() + CANCEL_WAIT_MS;
+
+    cancel_all(s, jobs, n, "cancelled by the user");
+    if (s->cluster)
+        return; /* private workers are stopped in a moment anyway */
+    while (unfinished(jobs, n) && s->interrupts < 2 && lw_now_ms() < deadline) {
+        lw_client_event ev;
+        lw_job *job;
+
+        if (wait_event(s, deadline - lw_now_ms(), false, &ev, NULL) != LW_OK)
+            return;
+        job = ev.msg ? job_of(jobs, n, ev.msg) : NULL;
+        if (job && (ev.msg->type == LW_MSG_RESULT || ev.msg->type == LW_MSG_ERROR ||
+                    ev.msg->type == LW_MSG_CANCELLED))
+            job->finished = true;
+    }
+}
+
+lw_status lw_session_run(lw_session *s, lw_job *jobs, int n, lw_err *err)
+{
+    lw_status st = LW_OK;
+
+    for (int i = 0; i < n; i++) {
+        lw_msg *m = jobs[i].submit;
+
+        lw_client_new_id(m->id);
+        m->has_id = true;
+        jobs[i].finished = false;
+        memset(jobs[i].steps_done, 0, sizeof(jobs[i].steps_done));
+        jobs[i].steps_total = lw_msg_get(m, steps, 0) * lw_msg_get(m, n, 1);
+    }
+    for (int i = 0; st == LW_OK && i < n; i++)
+        st = lw_client_send(s->client, jobs[i].submit, err);
+    while (st == LW_OK && unfinished(jobs, n)) {
+        lw_client_event ev;
+
+        if (s->interrupts) {
+            drain_cancelled(s, jobs, n);
+            st = lw_fail(err, LW_E_CANCELLED, "cancelled");
+            break;
+        }
+        st = wait_event(s, 60000, false, &ev, err);
+        if (st == LW_OK && ev.msg)
+            st = handle(s, jobs, n, ev.msg, err);
+    }
+    if (st != LW_OK && st != LW_E_CANCELLED)
+        cancel_all(s, jobs, n, "another job of the command failed");
+    lw_progress_clear(&s->progress);
+    return st;
+}
