@@ -119,7 +119,7 @@ static lw_status set_common(void *sock, bool is_router, const char *endpoint, lw
         { ZMQ_HEARTBEAT_IVL, ZMTP_PING_MS }, { ZMQ_HEARTBEAT_TIMEOUT, ZMTP_DEAD_MS },
         { ZMQ_HEARTBEAT_TTL, ZMTP_DEAD_MS }, { ZMQ_TCP_KEEPALIVE, 1 },
         { ZMQ_TCP_KEEPALIVE_IDLE, 30 },      { ZMQ_TCP_KEEPALIVE_INTVL, 10 },
-        { ZMQ_TCP_KEEPALIVE_CNT, 3 },        { ZMQ_IPV6, 1 },
+        { ZMQ_TCP_KEEPALIVE_CNT, 3 },
     };
     /* Without MANDATORY a ROUTER drops what it cannot deliver and says nothing; with HANDOVER a
      * second peer could take over a first one's identity. */
