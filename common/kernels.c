@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cpu/cpu.h"
+#include "common/cpu/vec.h"
 
 void lw_kernels_init_ref(lw_kernels *k, lw_pool *pool)
 {
@@ -17,14 +18,24 @@ void lw_kernels_init_ref(lw_kernels *k, lw_pool *pool)
 lw_status lw_kernels_init_cpu(lw_kernels *k, lw_pool *pool, lw_err *err)
 {
     const char *name = getenv("LATENTWIRE_BACKEND");
+    bool asked = name && name[0], want_ref = asked && strcmp(name, "ref") == 0;
+    lw_err why_not = { 0 };
+    lw_status st;
 
-    if (name && strcmp(name, "onednn") == 0)
-        return lw_fail(err, LW_E_UNIMPLEMENTED,
-                       "LATENTWIRE_BACKEND=onednn: this build has no oneDNN; install libdnnl-dev "
-                       "and build again, or use ref");
-    if (name && name[0] && strcmp(name, "ref") != 0)
+    if (asked && !want_ref && strcmp(name, "onednn") != 0)
         return lw_fail(err, LW_E_INVALID, "LATENTWIRE_BACKEND: expected ref or onednn, got %s",
                        name);
+    lw_kernels_init_ref(k, pool);
+    st = lw_kernels_check(k, err);
+    if (st != LW_OK || want_ref)
+        return st;
+    lw_cpu_add_native(k, lw_vec_best());
+    st = lw_cpu_add_onednn(k, &why_not);
+    if (st == LW_OK)
+        return LW_OK;
+    lw_kernels_deinit(k);
+    if (asked || st != LW_E_UNIMPLEMENTED)
+        return lw_fail(err, st, "%s", why_not.text);
     lw_kernels_init_ref(k, pool);
     return lw_kernels_check(k, err);
 }

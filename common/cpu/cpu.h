@@ -42,11 +42,37 @@ void *lw_cpu_scratch(const lw_kernels *k, int thread);
 /** One buffer of `bytes` for the whole operation, or NULL with k->failed set. */
 LW_MUST_USE void *lw_cpu_shared(lw_kernels *k, size_t bytes);
 
+/** Record a failure of memory from any thread of the pool. */
+static inline void lw_cpu_fail(lw_kernels *k)
+{
+    __atomic_store_n(&k->failed, LW_E_NOMEM, __ATOMIC_RELAXED);
+}
+
 /* Tables of operations, each in its own file; a later one replaces what it does better. */
 void lw_cpu_add_ref(lw_kernels *k);
 void lw_cpu_add_ref_image(lw_kernels *k);
 /** Our own vectorised operations, with the given inner loops. */
 void lw_cpu_add_native(lw_kernels *k, const lw_vec *vec);
+/** Matrix products and convolutions through oneDNN, on top of the native table. */
+LW_MUST_USE lw_status lw_cpu_add_onednn(lw_kernels *k, lw_err *err);
+void lw_cpu_add_linear(lw_kernels *k);
+void lw_cpu_add_attention(lw_kernels *k);
+void lw_cpu_add_conv(lw_kernels *k);
+
+/**
+ * y [n, width] = (or += when `accumulate`) x [n, n_in] times rows [o, o + width) of w [n_out,
+ * n_in], on the calling thread. w is widened through `scratch` of lw_cpu_panel_bytes(w, width).
+ * False when memory ran out.
+ */
+LW_MUST_USE bool lw_cpu_panel_product(const lw_vec *vec, int64_t n, const float *x, int64_t ldx,
+                                      const lw_tensor *w, int64_t o, int64_t width, bool accumulate,
+                                      float *y, int64_t ldy, float *scratch);
+size_t lw_cpu_panel_bytes(const lw_tensor *w, int64_t width);
+
+/** y = x w^T + b + residual; b and residual may be NULL, residual may be y. As lw_kernels.linear.
+ */
+void lw_cpu_linear(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_tensor *w,
+                   const float *b, const lw_tensor *residual);
 
 /** A vector counts as one row; a tensor of rank 2 or more has shape[0] rows. */
 static inline int64_t lw_rows(const lw_tensor *t)
