@@ -372,7 +372,7 @@ static lw_status decode(vae_service *s, lw_task *t, lw_err *err)
     const lw_vae_config *c = lw_vae_get_config(s->vae);
     int64_t downscale = lw_vae_downscale(c), shape[4];
     pass p = { .s = s, .task = t };
-    const lw_tensor *in;
+    const lw_tensor *in = NULL;
     lw_tensor out;
 
     LW_TRY(input(t->msg, LW_T_LATENTS, false, &in, err));
@@ -439,7 +439,7 @@ static lw_status encode_image(vae_service *s, lw_task *t, lw_err *err)
     const lw_vae_config *c = lw_vae_get_config(s->vae);
     int64_t downscale = lw_vae_downscale(c), shape[4];
     pass p = { .s = s, .task = t, .encode = true };
-    const lw_tensor *in;
+    const lw_tensor *in = NULL;
     lw_tensor out;
 
     LW_TRY(input(t->msg, LW_T_IMAGE, true, &in, err));

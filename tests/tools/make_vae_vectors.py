@@ -150,8 +150,9 @@ def main():
     }
     made_with = {"torch": torch.__version__, "diffusers": diffusers.__version__,
                  "numpy": np.__version__}
-    text = json.dumps({"about": about, "made_with": made_with, "cases": metas}, indent=1)
-    (out / "cases.json").write_text(text + "\n")
+    cases = ",\n".join(json.dumps(m) for m in metas)  # one line a case: the shapes are long
+    (out / "cases.json").write_text(f'{{"about": {json.dumps(about, indent=1)},\n"made_with": '
+                                    f'{json.dumps(made_with)},\n"cases": [\n{cases}\n]}}\n')
     save_file(tensors, out / "vectors.safetensors")
 
 
