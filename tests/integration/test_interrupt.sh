@@ -1,0 +1,106 @@
+#!/bin/bash
+# Ctrl-C, impatience, and kills: the job ends, the exit code says how, and nothing stays behind.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+export LATENTWIRE_TEST_STEP_DELAY_MS=300
+
+denoising() {
+    local pid
+    for pid in $(ours); do
+        grep -qa vae-svc "/proc/$pid/cmdline" && return 0
+    done
+    return 1
+}
+
+start_job() {
+    rm -f x.png
+    "$LW" generate --model "$MODEL" --size 64x48 --steps 50 --seed 1 -o x.png "a circle" \
+        >"$T/job.out" 2>"$T/job.err" &
+    job=$!
+    wait_for 10 denoising
+    sleep "${1:-0.8}"
+}
+
+# ended CODE: the job ended with it.
+ended() {
+    local rc=0
+    wait "$job" || rc=$?
+    echo "exit code $rc, expected $1"
+    cat "$T/job.err"
+    [ "$rc" -eq "$1" ]
+}
+
+start_job
+kill -INT "$job"
+check "Ctrl-C while denoising: cancelled" ended 11
+check "says so" grep -q 'cancelled' "$T/job.err"
+check "no process left after Ctrl-C" none_left 1
+check "no folder left after Ctrl-C" no_private_dir
+check "no picture" test ! -e x.png
+
+start_job 0
+kill -INT "$job"
+check "Ctrl-C while starting" ended 11
+check "no process left" none_left 1
+check "no folder left" no_private_dir
+
+start_job
+kill -TERM "$job"
+check "SIGTERM is the same" ended 11
+check "no process left after SIGTERM" none_left 1
+
+start_job
+kill -INT "$job"
+kill -INT "$job"
+check "Ctrl-C twice" ended 11
+check "no process left after two" none_left 1
+check "no folder left after two" no_private_dir
+
+start_job
+kill -KILL "$job"
+wait "$job" 2>/dev/null
+check "SIGKILL of the command takes its workers along" none_left 2
+# Its folder stays; the next command clears it away once it is old enough to be nobody's.
+for dir in "$LATENTWIRE_RUNTIME_DIR"/private-*; do
+    touch -d '2 minutes ago' "$dir"
+done
+LATENTWIRE_TEST_STEP_DELAY_MS=0 generate after >/dev/null
+check "the next command clears the folder away" no_private_dir
+
+# A folder that is in use is left alone, however old.
+start_job
+for dir in "$LATENTWIRE_RUNTIME_DIR"/private-*; do
+    touch -d '2 minutes ago' "$dir"
+done
+check "another command meanwhile" env LATENTWIRE_TEST_STEP_DELAY_MS=0 "$LW" generate --model "$MODEL" \
+    --size 32x32 --steps 1 -o other.png "a square"
+check "leaves the folder in use alone" test -d "$dir"
+kill -INT "$job"
+ended 11 >/dev/null
+
+# With a hub of its own, Ctrl-C cancels the job there, and the hub goes on.
+start_cluster "ipc://$LATENTWIRE_RUNTIME_DIR/frontend.sock" \
+    "ipc://$LATENTWIRE_RUNTIME_DIR/backend.sock" ""
+wait_for 10 "$LW" status
+"$LW" generate --size 64x48 --steps 200 --seed 1 -o x.png "a circle" >"$T/job.out" 2>"$T/job.err" &
+job=$!
+sleep 1.5
+kill -INT "$job"
+check "Ctrl-C with a running hub" ended 11
+idle() {
+    "$LW" status --json | python3 -c '
+import json, sys
+sys.exit(any(w["state"] == "busy" for w in json.load(sys.stdin)["workers"]))'
+}
+check "the worker is free again" wait_for 3 idle
+check "and takes the next job" remote next --steps 1
+
+# The hub dies under a job: an error at once, not a frozen bar.
+"$LW" generate --size 64x48 --steps 200 --seed 1 -o x.png "a circle" >"$T/job.out" 2>"$T/job.err" &
+job=$!
+sleep 1.5
+kill -KILL "$HUB_PID"
+check "a hub that dies is an error" ended 15
+check "that names the hub" grep -q 'frontend.sock' "$T/job.err"
+kill "$ENCODER_PID" "$VAE_PID" "${DIT_PIDS[@]}"
+check "workers without a hub stop on SIGTERM" none_left 5
+done_testing
