@@ -183,8 +183,8 @@ void *lw_arena_alloc(lw_arena *a, size_t size_bytes, lw_err *err)
     lw_arena_block *b = a->cur;
     uint8_t *p;
 
-    if (!lw_size_add(need, ARENA_GAP, &need) || need == SIZE_MAX)
-        goto refuse;
+    if (!lw_size_add(need, ARENA_GAP, &need) || need > PTRDIFF_MAX)
+        goto refuse; /* no object can be that large */
     if (b == NULL || free_bytes(b) < need) {
         lw_arena_block **link;
 

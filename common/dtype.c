@@ -106,10 +106,10 @@ static inline float from_f16(uint16_t v)
  * Round f32 to a small float with `mantissa` bits and the given exponent bias. Above the smallest
  * normal number the discarded bits are rounded as integers, where a carry runs into the exponent as
  * it should; below it an addition of a number whose last bit has the weight of the smallest
- * subnormal lets the adder round. Values from `special_from` on (as f32 bits) become `inf`.
+ * subnormal lets the adder round. Values from `overflow_from` on (as f32 bits) become `overflow`.
  */
-static inline uint32_t round_small(uint32_t a, int mantissa, int bias, uint32_t special_from,
-                                   uint32_t inf, uint32_t nan)
+static inline uint32_t round_small(uint32_t a, int mantissa, int bias, uint32_t overflow_from,
+                                   uint32_t overflow, uint32_t nan)
 {
     int drop = 23 - mantissa;
     uint32_t smallest_normal = (uint32_t)(127 - bias + 1) << 23;
@@ -119,7 +119,7 @@ static inline uint32_t round_small(uint32_t a, int mantissa, int bias, uint32_t 
     uint32_t subnormal = bits_of(float_of(a) + align) - bits_of(align);
     uint32_t finite = a < smallest_normal ? subnormal : normal;
 
-    return a > 0x7f800000 ? nan : a >= special_from ? inf : finite;
+    return a > 0x7f800000 ? nan : a >= overflow_from ? overflow : finite;
 }
 
 static inline uint16_t to_f16(float v)
@@ -134,8 +134,8 @@ static inline uint8_t to_e4m3(float v)
 {
     uint32_t u = bits_of(v);
 
-    /* 480 would be the next number after the largest, 448; its code is NaN. */
-    return (uint8_t)((u >> 24 & 0x80) | round_small(u & 0x7fffffff, 3, 7, 0x43f00000, 0x7f, 0x7f));
+    /* From the largest number, 448, on everything becomes it. */
+    return (uint8_t)((u >> 24 & 0x80) | round_small(u & 0x7fffffff, 3, 7, 0x43e00000, 0x7e, 0x7f));
 }
 
 static inline uint8_t to_e5m2(float v)

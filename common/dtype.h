@@ -40,8 +40,9 @@ bool lw_dtype_is_float(lw_dtype d);
 
 /*
  * Scalar conversions. To f32 they are exact. From f32 they round to nearest, ties to even, as
- * PyTorch's `.to(dtype)` does: bf16 and f16 overflow to infinity; float8_e4m3fn has no infinity and
- * overflows to NaN (0x7f with the sign kept); float8_e5m2 overflows to infinity. NaN stays NaN.
+ * PyTorch's `.to(dtype)` does (2.15 on CPUs): bf16, f16 and float8_e5m2 overflow to infinity;
+ * float8_e4m3fn has no infinity and saturates at 448, infinities too (older PyTorch gave NaN
+ * there). NaN stays NaN.
  */
 float lw_f32_from_bf16(uint16_t v);
 float lw_f32_from_f16(uint16_t v);

@@ -82,6 +82,10 @@ static json_t *entry_json(const item *it)
 
     for (int i = 0; i < t->rank; i++)
         json_array_append_new(shape, json_integer(t->shape[i]));
+    if (json_array_size(shape) != (size_t)t->rank) { /* memory ran out on the way */
+        json_decref(shape);
+        return NULL;
+    }
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", lw_dtype_st_name(t->dtype), "shape", shape,
                      "data_offsets", (json_int_t)it->begin, (json_int_t)it->end);
 }
