@@ -1,7 +1,7 @@
 #ifndef LW_ENCODER_TOKENIZER_IMPL_H
 #define LW_ENCODER_TOKENIZER_IMPL_H
 
-/* What tokenizer.c (using) and tokenizer_load.c (making) share; nobody else includes it. */
+/* What tokenizer.c (using) and tokenizer_build.c (making) share; nobody else includes it. */
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
