@@ -9,8 +9,12 @@
 /*
  * The one service loop. A service is a role and four functions; everything else (options, sockets,
  * HELLO, credits, heartbeats both ways, reconnecting, cancel, drain, signals, logging) is written
- * once in service.c. Two threads: io (all sockets and timers; the main thread) and worker (the
- * model). They are joined by a queue of one task and an eventfd.
+ * once: service.c (options, start and end), service_session.c (io: all sockets and timers, in the
+ * main thread) and service_worker.c (the model's thread). The two threads are joined by a queue of
+ * one task and an eventfd.
+ *
+ * For tests only: LATENTWIRE_TEST_STEP_DELAY_MS in the environment makes lw_task_progress sleep, so
+ * that a test can stop a service in the middle of a task of a tiny model.
  */
 
 /** Options that every service has; parsed by lw_service_main. */
@@ -18,12 +22,15 @@ typedef struct lw_service_config {
     const char *model;   /* --model: folder or file */
     const char *hub;     /* --hub: backend endpoint */
     int64_t threads;     /* --threads: 0 = all cores */
-    const char *device;  /* --device: "cpu" */
+    const char *device;  /* --device: "cpu"; "cuda:N" is refused by a build without CUDA */
     const char *weights; /* --weights: auto | stored | bf16 */
     int64_t
         memory_mb; /* --memory-mb: budget for one request's activations; 0 = half of what is free */
     const char *name, *keys, *key_name, *log_level;
+    const char *tokenizer; /* --tokenizer (encoder): folder; NULL = the model's, else Qwen3's own */
     bool insecure_loopback, log_json;
+    bool die_with_parent; /* --die-with-parent: for clusters that live as long as a command */
+    int64_t drain_s;      /* --drain-s: how long SIGTERM lets a running task go on */
 } lw_service_config;
 
 /** A task while it runs, in the worker thread. */
@@ -48,8 +55,8 @@ void lw_task_preview(lw_task *t, uint64_t step, const lw_tensor *preview);
 /** Hand the hub the state before step `step`, so that a retry resumes there; copied. */
 void lw_task_checkpoint(lw_task *t, uint64_t step, const lw_tensor *latents);
 
-/** Role and functions of a service. Thread rule: load in the main thread; the rest in the worker
- * thread. */
+/** Role and functions of a service. Thread rule: all four run in the worker thread, in the order
+ * load, info, handle..., unload; signals are blocked there and in every thread it starts. */
 typedef struct lw_service {
     lw_role role;
     const char *program; /* "encoder-svc" */
