@@ -50,9 +50,11 @@ bool lw_task_cancelled(const lw_task *t);
 void lw_task_progress(lw_task *t, uint64_t step, uint64_t total, double sigma);
 /** Picture index of the following progress and preview messages. */
 void lw_task_picture(lw_task *t, uint64_t picture);
-/** Send a preview: f32 latents [C, h, w] (x0 estimate) or uint8 [h, w, 3]; copied. Droppable. */
+/** Send a preview: f32 latents [C, h, w] (x0 estimate; sent as [1, C, h, w]) or uint8 [h, w, 3];
+ * copied. Droppable. */
 void lw_task_preview(lw_task *t, uint64_t step, const lw_tensor *preview);
-/** Hand the hub the state before step `step`, so that a retry resumes there; copied. */
+/** Hand the hub the state before step `step`, [C, h, w] or [n, C, h, w], so that a retry resumes
+ * there; copied. */
 void lw_task_checkpoint(lw_task *t, uint64_t step, const lw_tensor *latents);
 
 /** Role and functions of a service. Thread rule: all four run in the worker thread, in the order

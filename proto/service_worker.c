@@ -73,12 +73,22 @@ void lw_task_picture(lw_task *t, uint64_t picture)
         w->picture = picture;
 }
 
+/* A tensor called `latents` has four axes on the wire, whatever the caller's loop is over. */
+static lw_tensor with_batch_axis(const lw_tensor *t)
+{
+    int64_t shape[4] = { 1, t->shape[0], t->shape[1], t->shape[2] };
+
+    return t->rank == 3 && lw_dtype_is_float(t->dtype) ? lw_tensor_nd(t->data, t->dtype, 4, shape)
+                                                       : *t;
+}
+
 /* A message about the task, with one tensor. Nobody waits for these: what cannot be made is
  * dropped, and the result tells the rest. */
 static bool encode_side(lw_worker *w, lw_msg_type type, uint64_t step, const char *name,
                         const lw_tensor *tensor, lw_packet *ret)
 {
     const lw_msg *request = &w->request;
+    lw_tensor t = with_batch_axis(tensor);
     lw_err err = { 0 };
     lw_msg m;
 
@@ -89,7 +99,7 @@ static bool encode_side(lw_worker *w, lw_msg_type type, uint64_t step, const cha
     lw_msg_set(&m, step, step);
     if (type == LW_MSG_PROGRESS)
         lw_msg_set(&m, start_step, step);
-    if (lw_msg_tensor_add(&m, name, tensor, NULL, &err) == LW_OK &&
+    if (lw_msg_tensor_add(&m, name, &t, NULL, &err) == LW_OK &&
         lw_msg_encode(&m, ret, &err) == LW_OK)
         return true;
     lw_log(LW_WARN, "cannot be sent", LW_KV_STR("type", lw_msg_type_name(type)),
