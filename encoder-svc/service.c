@@ -6,14 +6,11 @@
 #include "encoder-svc/service.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include <sodium.h>
 
-#include "common/size.h"
+#include "common/backend.h"
 
 #include "encoder-svc/chat.h"
 #include "encoder-svc/files.h"
@@ -24,12 +21,9 @@
 #define MIB            1048576.0
 
 typedef struct encoder {
-    lw_pool *pool;
-    lw_kernels k;
-    bool has_kernels;
+    lw_backend backend;
     lw_qwen3 *model;
     lw_tokenizer *tokenizer;
-    size_t memory_bytes; /* budget of a request; 0 = half of what is free when it comes */
     char model_id[256], digest[65];
 } encoder;
 
@@ -43,42 +37,8 @@ static void unload(void *self)
         return;
     lw_tokenizer_destroy(&s->tokenizer);
     lw_qwen3_destroy(&s->model);
-    if (s->has_kernels)
-        lw_kernels_deinit(&s->k);
-    lw_pool_destroy(&s->pool);
+    lw_backend_close(&s->backend);
     free(s);
-}
-
-static lw_status parse_keep(const char *weights, lw_keep *ret, lw_err *err)
-{
-    static const struct {
-        const char *name;
-        lw_keep keep;
-    } choices[] = { { "auto", LW_KEEP_AUTO },
-                    { "stored", LW_KEEP_STORED },
-                    { "bf16", LW_KEEP_BF16 } };
-
-    *ret = LW_KEEP_AUTO;
-    if (!weights)
-        return LW_OK;
-    for (size_t i = 0; i < LW_ARRAY_LEN(choices); i++)
-        if (strcmp(weights, choices[i].name) == 0) {
-            *ret = choices[i].keep;
-            return LW_OK;
-        }
-    return lw_fail(err, LW_E_INVALID, "--weights %s: expected auto, stored or bf16", weights);
-}
-
-/* Last part of a path, without slashes at the end. */
-static void base_name(const char *path, char *ret, size_t ret_bytes)
-{
-    size_t n = strlen(path), begin;
-
-    while (n > 1 && path[n - 1] == '/')
-        n--;
-    for (begin = n; begin > 0 && path[begin - 1] != '/'; begin--)
-        ;
-    snprintf(ret, ret_bytes, "%.*s", (int)(n - begin), path + begin);
 }
 
 /* Ids must lie in the embedding table, and the chat format needs its two tokens. */
@@ -105,20 +65,13 @@ static lw_status load_parts(encoder *s, const lw_service_config *c, lw_err *err)
     lw_encoder_files files;
     lw_keep keep;
 
-    if (c->device && strcmp(c->device, "cpu") != 0)
-        return lw_fail(err, LW_E_UNIMPLEMENTED, "--device %s: this build offers cpu", c->device);
-    LW_TRY(parse_keep(c->weights, &keep, err));
-    if (!lw_size_mul((size_t)(c->memory_mb > 0 ? c->memory_mb : 0), (size_t)1 << 20,
-                     &s->memory_bytes))
-        return lw_fail(err, LW_E_INVALID, "--memory-mb %" PRId64 " is too large", c->memory_mb);
+    LW_TRY(lw_keep_parse(c->weights, &keep, err));
     LW_TRY(lw_encoder_find(c->model, c->tokenizer, &files, err));
     LW_TRY(lw_tokenizer_load(files.tokenizer, &s->tokenizer, err));
-    LW_TRY(lw_pool_create((int)c->threads, &s->pool, err));
-    LW_TRY(lw_kernels_init_cpu(&s->k, s->pool, err));
-    s->has_kernels = true;
-    LW_TRY(lw_qwen3_load(files.weights, keep, &s->k, &s->model, err));
+    LW_TRY(lw_backend_open(&s->backend, c->device, c->threads, c->memory_mb, err));
+    LW_TRY(lw_qwen3_load(files.weights, keep, &s->backend.k, &s->model, err));
     LW_TRY(check_fit(s, &files, err));
-    base_name(c->model, s->model_id, sizeof s->model_id);
+    lw_model_id(c->model, s->model_id, sizeof s->model_id);
     return lw_qwen3_digest(s->model, s->digest, err);
 }
 
@@ -145,7 +98,7 @@ static void info(void *self, lw_contract *ret)
 
     lw_contract_set(ret, model_id, s->model_id);
     lw_contract_set(ret, weights_digest, s->digest);
-    lw_contract_set(ret, backend, s->k.name);
+    lw_contract_set(ret, backend, s->backend.k.name);
     lw_contract_set(ret, precision, lw_qwen3_is_rounded(s->model) ? "f32, bf16 weights" : "f32");
     lw_contract_set(ret, dim, (uint64_t)c->d_model);
     lw_contract_set(ret, blocks, (uint64_t)(c->n_layers + 1 + LW_ENCODER_DEFAULT_LAYER));
@@ -171,9 +124,6 @@ static lw_status read_request(const encoder *s, const lw_msg *m, request *r, lw_
     const int64_t layer = lw_msg_get(m, layer, LW_ENCODER_DEFAULT_LAYER);
     const uint64_t max_tokens = lw_msg_get(m, max_tokens, LW_ENCODER_DEFAULT_TOKENS);
 
-    if (m->op != LW_OP_ENCODE)
-        return lw_fail(err, LW_E_INVALID, "op %s: a text encoder only does encode",
-                       lw_op_name(m->op));
     if (!lw_msg_has(m, prompt))
         return lw_fail(err, LW_E_INVALID, "prompt: the request has none");
     if (layer < -(n_layers + 1) || layer > n_layers)
@@ -232,33 +182,12 @@ static lw_status tokenize(const encoder *s, const request *r, lw_arena *a, lw_to
     return st;
 }
 
-/* Half of the memory that the system could give now. */
-static size_t free_memory_half(void)
-{
-    FILE *f = fopen("/proc/meminfo", "re");
-    char line[128];
-    unsigned long long kib = 0;
-    long pages, page_bytes;
-
-    if (f) {
-        while (fgets(line, sizeof line, f))
-            if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-                break;
-        fclose(f);
-    }
-    if (kib > 0)
-        return (size_t)kib * 1024 / 2;
-    pages = sysconf(_SC_AVPHYS_PAGES);
-    page_bytes = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page_bytes > 0 ? (size_t)pages * (size_t)page_bytes / 2 : SIZE_MAX;
-}
-
 /* Before any work: the rows must fit into a message, and the activations into the budget. */
 static lw_status check_size(const encoder *s, size_t n, lw_err *err)
 {
     const size_t result = n * (size_t)lw_qwen3_get_config(s->model)->d_model * sizeof(float);
     const size_t need = result + lw_qwen3_scratch_bytes(s->model, (int64_t)n);
-    const size_t budget = s->memory_bytes ? s->memory_bytes : free_memory_half();
+    const size_t budget = lw_backend_budget(&s->backend);
 
     if (result > LW_MAX_FRAME_BYTES)
         return lw_fail(
