@@ -313,6 +313,7 @@ typedef enum lw_artefact {
     X(SUBMIT, R, to)                                                                               \
     LW_REQUEST_LAYOUT(X, SUBMIT)                                                                   \
     X(ACCEPTED, O, queue_pos)                                                                      \
+    X(ACCEPTED, O, seed)                                                                           \
     X(STATUS, O, report)
 
 typedef struct lw_f64s {
