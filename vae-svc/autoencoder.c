@@ -1,67 +1,86 @@
 #include "vae-svc/autoencoder.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "common/size.h"
 #include "vae-svc/model.h"
 
 /*
- * The forward passes. Activations are [h, w, C] and live in three buffers that take turns: X holds
- * the picture so far, T a normed, upsampled or otherwise temporary copy, H the middle of a resnet.
- * The same functions run twice: first without a kernel table, when they only record how large each
- * buffer becomes and how many blocks there are (the plan), then for real.
+ * The forward passes. Activations are [h, w, C] and live in one block of memory: X, the picture so
+ * far, at one end, and from the other end T, a temporary copy, and H, the middle of a resnet,
+ * beside it. Where a result is made in T, the ends change their roles.
+ *
+ *     | X            |         free         | H        | T        |
+ *
+ * The same functions run twice: first without a kernel table, when they only record how much memory
+ * is live at a time and how many blocks there are (the plan), then for real.
  */
 
 #define GROUP_NORM_EPS 1e-6f /* AutoencoderKL's own; not the 1e-5 of torch's GroupNorm */
 
-enum { X, T, H, N_BUFS };
+typedef enum place { X, T, H, N_PLACES } place;
 
 typedef struct walk {
     lw_kernels *k; /* NULL: plan only */
     int groups;
-    float *buf[N_BUFS];
-    int64_t need[N_BUFS]; /* items of each buffer */
-    int role[N_BUFS];     /* which buffer is X, T, H now */
-    int64_t h, w;         /* of X */
+    float *memory;
+    int64_t total;          /* items of memory */
+    int64_t need;           /* most items live so far */
+    int64_t live[N_PLACES]; /* items held by the current operation */
+    bool flipped;           /* X is at the high end */
+    int64_t h, w;           /* of X */
     const lw_vae_watch *watch;
     int blocks_done, n_blocks;
     bool stopped;
 } walk;
 
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/** Items of a tensor, in whole cache lines. */
+static int64_t padded(int64_t items)
+{
+    return (int64_t)lw_size_align((size_t)items, 64 / sizeof(float));
+}
+
+/** Begin an operation that holds tensors of so many items; X counts at its largest. */
+static void hold(walk *s, int64_t x, int64_t t, int64_t h)
+{
+    s->live[X] = padded(x);
+    s->live[T] = padded(t);
+    s->live[H] = padded(h);
+    if (s->live[X] + s->live[T] + s->live[H] > s->need)
+        s->need = s->live[X] + s->live[T] + s->live[H];
+}
+
+/** Where a tensor of that size lies; NULL while planning. */
+static float *at(const walk *s, place p, int64_t items)
+{
+    int64_t low = p == H ? s->live[T] : 0; /* from the end that it starts at */
+
+    if (s->memory == NULL)
+        return NULL;
+    return (p == X) == s->flipped ? s->memory + s->total - low - padded(items) : s->memory + low;
+}
+
+/** The tensor in a place as an image [h, w, c]. */
+static lw_tensor act(const walk *s, place p, int64_t h, int64_t w, int64_t c)
+{
+    return lw_tensor_nd(at(s, p, h * w * c), LW_F32, 3, (int64_t[]){ h, w, c });
+}
+
+/** The same as rows of positions, [h * w, c]. */
+static lw_tensor rows(const walk *s, place p, int64_t c)
+{
+    return lw_tensor_2d(at(s, p, s->h * s->w * c), LW_F32, s->h * s->w, c);
+}
+
+/** T becomes X. */
+static void flip(walk *s)
+{
+    s->flipped = !s->flipped;
+}
+
 /* ---- pieces ---------------------------------------------------------------------------------- */
-
-/** Memory for that many items in the buffer that has the role now; NULL while planning. */
-static float *reserve(walk *s, int role, int64_t items)
-{
-    int i = s->role[role];
-
-    if (items > s->need[i])
-        s->need[i] = items;
-    return s->buf[i];
-}
-
-/** A buffer as an image [h, w, c]. */
-static lw_tensor act(walk *s, int role, int64_t h, int64_t w, int64_t c)
-{
-    int64_t shape[3] = { h, w, c };
-
-    return lw_tensor_nd(reserve(s, role, h * w * c), LW_F32, 3, shape);
-}
-
-/** A buffer as rows of positions, [h * w, c]. */
-static lw_tensor rows(walk *s, int role, int64_t c)
-{
-    return lw_tensor_2d(reserve(s, role, s->h * s->w * c), LW_F32, s->h * s->w, c);
-}
-
-static void swap_x_t(walk *s)
-{
-    int i = s->role[X];
-
-    s->role[X] = s->role[T];
-    s->role[T] = i;
-}
 
 static void conv(walk *s, lw_tensor *y, const lw_tensor *x, const lw_vae_conv *c,
                  const lw_tensor *residual)
@@ -97,19 +116,25 @@ static bool block_done(walk *s)
 /** h = conv1(silu(norm1(x))); h = conv2(silu(norm2(h))); x = h + shortcut(x) */
 static void resnet(walk *s, const lw_vae_resnet *r)
 {
-    lw_tensor x = act(s, X, s->h, s->w, r->conv1.c_in);
-    lw_tensor t = act(s, T, s->h, s->w, r->conv1.c_in);
-    lw_tensor h = act(s, H, s->h, s->w, r->conv1.c_out);
+    int64_t n = s->h * s->w, c_in = r->conv1.c_in, c_out = r->conv1.c_out;
+    lw_tensor x, t, h;
 
-    group_norm(s, &t, &x, &r->norm1, true);
-    conv(s, &h, &t, &r->conv1, NULL);
-    group_norm(s, &h, &h, &r->norm2, true);
+    hold(s, n * c_in, n * (r->has_shortcut ? c_out : c_in), n * c_out);
+    x = act(s, X, s->h, s->w, c_in);
+    t = act(s, T, s->h, s->w, r->has_shortcut ? c_out : c_in);
+    h = act(s, H, s->h, s->w, c_out);
     if (r->has_shortcut) {
-        t = act(s, T, s->h, s->w, r->conv2.c_out);
+        /* The shortcut first: then x itself is free to be normed in place. */
         conv(s, &t, &x, &r->shortcut, NULL);
+        group_norm(s, &x, &x, &r->norm1, true);
+        conv(s, &h, &x, &r->conv1, NULL);
+        group_norm(s, &h, &h, &r->norm2, true);
         conv(s, &t, &h, &r->conv2, &t);
-        swap_x_t(s);
+        flip(s);
     } else {
+        group_norm(s, &t, &x, &r->norm1, true);
+        conv(s, &h, &t, &r->conv1, NULL);
+        group_norm(s, &h, &h, &r->norm2, true);
         conv(s, &x, &h, &r->conv2, &x);
     }
 }
@@ -117,11 +142,19 @@ static void resnet(walk *s, const lw_vae_resnet *r)
 /** x = x + out(softmax(q k^T / sqrt(C)) v), one head over all positions; q, k, v from norm(x). */
 static void attention(walk *s, const lw_vae_attention *a, int64_t c)
 {
-    lw_tensor image = act(s, X, s->h, s->w, c), normed = act(s, T, s->h, s->w, c);
-    lw_tensor x = rows(s, X, c), t = rows(s, T, c);
-    lw_tensor qkv = rows(s, H, 3 * c), y = rows(s, H, c);
-    lw_tensor q = lw_tensor_cols(&qkv, 0, c), k = lw_tensor_cols(&qkv, c, c),
-              v = lw_tensor_cols(&qkv, 2 * c, c);
+    int64_t n = s->h * s->w;
+    lw_tensor image, normed, x, t, y, qkv, q, k, v;
+
+    hold(s, n * c, n * c, 3 * n * c);
+    image = act(s, X, s->h, s->w, c);
+    normed = act(s, T, s->h, s->w, c);
+    x = rows(s, X, c);
+    t = rows(s, T, c);
+    qkv = rows(s, H, 3 * c);
+    y = lw_tensor_2d(qkv.data, LW_F32, n, c);
+    q = lw_tensor_cols(&qkv, 0, c);
+    k = lw_tensor_cols(&qkv, c, c);
+    v = lw_tensor_cols(&qkv, 2 * c, c);
 
     group_norm(s, &normed, &image, &a->norm, false);
     linear(s, &q, &t, &a->q);
@@ -137,9 +170,12 @@ static void attention(walk *s, const lw_vae_attention *a, int64_t c)
 /** Each position becomes 2x2, then a 3x3 convolution. */
 static void upsample(walk *s, const lw_vae_conv *c)
 {
-    lw_tensor x = act(s, X, s->h, s->w, c->c_in);
-    lw_tensor t = act(s, T, 2 * s->h, 2 * s->w, c->c_in);
+    int64_t n = 4 * s->h * s->w;
+    lw_tensor x, t;
 
+    hold(s, n * c->c_out > n / 4 * c->c_in ? n * c->c_out : n / 4 * c->c_in, n * c->c_in, 0);
+    x = act(s, X, s->h, s->w, c->c_in);
+    t = act(s, T, 2 * s->h, 2 * s->w, c->c_in);
     if (s->k != NULL)
         s->k->upsample2x(s->k, &t, &x);
     s->h *= 2;
@@ -151,13 +187,15 @@ static void upsample(walk *s, const lw_vae_conv *c)
 /** A 3x3 convolution of stride 2; its padding is right and bottom only. */
 static void downsample(walk *s, const lw_vae_conv *c)
 {
-    lw_tensor x = act(s, X, s->h, s->w, c->c_in), t;
+    lw_tensor x, t;
 
+    hold(s, s->h * s->w * c->c_in, s->h / 2 * (s->w / 2) * c->c_out, 0);
+    x = act(s, X, s->h, s->w, c->c_in);
     s->h /= 2;
     s->w /= 2;
     t = act(s, T, s->h, s->w, c->c_out);
     conv(s, &t, &x, c, NULL);
-    swap_x_t(s);
+    flip(s);
 }
 
 static bool mid_block(walk *s, const lw_vae_half *net)
@@ -174,11 +212,14 @@ static bool mid_block(walk *s, const lw_vae_half *net)
     return !block_done(s);
 }
 
-/** X = conv_in(input), through the 1x1 convolution first where `before` is given. */
+/** X = conv_in(x), through the 1x1 convolution first where the model has one on this side. */
 static void input(walk *s, const lw_vae_half *net, const lw_tensor *x, const lw_vae_conv *before)
 {
-    lw_tensor y = act(s, X, s->h, s->w, net->conv_in.c_out), t;
+    int64_t n = s->h * s->w;
+    lw_tensor y, t;
 
+    hold(s, n * net->conv_in.c_out, before != NULL ? n * before->c_out : 0, 0);
+    y = act(s, X, s->h, s->w, net->conv_in.c_out);
     if (before != NULL) {
         t = act(s, T, s->h, s->w, before->c_out);
         conv(s, &t, x, before, NULL);
@@ -187,15 +228,17 @@ static void input(walk *s, const lw_vae_half *net, const lw_tensor *x, const lw_
     conv(s, &y, x, &net->conv_in, NULL);
 }
 
-/** output = conv_out(silu(norm_out(X))), through the 1x1 convolution last where `after` is given.
- */
+/** y = conv_out(silu(norm_out(X))), through the 1x1 convolution last where there is one. */
 static void output(walk *s, const lw_vae_half *net, lw_tensor *y, const lw_vae_conv *after)
 {
-    lw_tensor x = act(s, X, s->h, s->w, net->conv_out.c_in), t;
+    int64_t n = s->h * s->w;
+    lw_tensor x, t;
 
+    hold(s, n * net->conv_out.c_in, after != NULL ? n * after->c_in : 0, 0);
+    x = act(s, X, s->h, s->w, net->conv_out.c_in);
     group_norm(s, &x, &x, &net->norm_out, true);
     if (after != NULL) {
-        t = act(s, T, s->h, s->w, net->conv_out.c_out);
+        t = act(s, T, s->h, s->w, after->c_in);
         conv(s, &t, &x, &net->conv_out, NULL);
         conv(s, y, &t, after, NULL);
     } else {
@@ -257,15 +300,9 @@ static void encoder(walk *s, const lw_vae_half *net, lw_tensor *moments, const l
 
 typedef void network_fn(walk *s, const lw_vae_half *net, lw_tensor *y, const lw_tensor *x);
 
-/** Bytes of one buffer in an arena. */
-static size_t buffer_bytes(int64_t items)
-{
-    return lw_size_align((size_t)items * sizeof(float), 64);
-}
-
 static walk plan(const lw_vae *v, const lw_vae_half *net, network_fn *fn, int64_t h, int64_t w)
 {
-    walk s = { .groups = v->config.groups, .role = { X, T, H }, .h = h, .w = w };
+    walk s = { .groups = v->config.groups, .h = h, .w = w };
     lw_tensor nothing = { 0 };
 
     fn(&s, net, &nothing, &nothing);
@@ -274,11 +311,7 @@ static walk plan(const lw_vae *v, const lw_vae_half *net, network_fn *fn, int64_
 
 static lw_vae_plan plan_of(const walk *s)
 {
-    lw_vae_plan p = { .n_blocks = s->blocks_done };
-
-    for (int i = 0; i < N_BUFS; i++)
-        p.bytes += buffer_bytes(s->need[i]);
-    return p;
+    return (lw_vae_plan){ .bytes = (size_t)s->need * sizeof(float), .n_blocks = s->blocks_done };
 }
 
 lw_vae_plan lw_vae_plan_decode(const lw_vae *v, int64_t h, int64_t w)
@@ -301,26 +334,22 @@ static lw_status run(lw_vae *v, const lw_vae_half *net, network_fn *fn, lw_arena
     walk planned = plan(v, net, fn, x->shape[0], x->shape[1]);
     walk s = { .k = v->k,
                .groups = v->config.groups,
-               .role = { X, T, H },
+               .total = planned.need,
                .h = x->shape[0],
                .w = x->shape[1],
                .watch = watch,
                .n_blocks = planned.blocks_done };
     lw_arena_mark mark = lw_arena_mark_get(scratch);
-    lw_status status = LW_OK;
+    lw_status status;
 
-    for (int i = 0; i < N_BUFS && status == LW_OK; i++) {
-        s.buf[i] = lw_arena_alloc(scratch, buffer_bytes(planned.need[i]), err);
-        if (s.buf[i] == NULL)
-            status = LW_E_NOMEM;
-    }
-    if (status == LW_OK) {
-        fn(&s, net, y, x);
-        status = lw_kernels_check(v->k, err);
-        if (s.stopped)
-            status = lw_fail(err, LW_E_CANCELLED, "cancelled after block %d of %d", s.blocks_done,
-                             s.n_blocks);
-    }
+    s.memory = lw_arena_alloc(scratch, plan_of(&planned).bytes, err);
+    if (s.memory == NULL)
+        return LW_E_NOMEM;
+    fn(&s, net, y, x);
+    status = lw_kernels_check(v->k, err);
+    if (s.stopped)
+        status = lw_fail(err, LW_E_CANCELLED, "cancelled after block %d of %d", s.blocks_done,
+                         s.n_blocks);
     lw_arena_release(scratch, mark);
     return status;
 }

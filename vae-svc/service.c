@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "common/backend.h"
 #include "common/rng.h"
 #include "common/size.h"
 #include "proto/packet.h"
@@ -17,18 +17,16 @@
  */
 
 #define MAX_PICTURES 64
+#define MAX_STEPS    65535               /* of a progress message */
 #define MAX_PIXELS   65536               /* on a side, as in the protocol's fields */
 #define KEEP_BYTES   ((size_t)256 << 20) /* scratch kept between requests; more is given back */
 #define MIN_TILE     8                   /* smallest tile worth advising */
 #define MIB          1048576.0
 
 typedef struct vae_service {
-    lw_pool *pool;
-    lw_kernels k;
-    bool has_kernels;
+    lw_backend backend;
     lw_vae *vae;
     lw_arena scratch;
-    size_t memory_bytes; /* budget of a request; 0 = half of what is free when it comes */
     char model_id[256], digest[65];
 } vae_service;
 
@@ -41,23 +39,9 @@ static void unload(void *self)
     if (s == NULL)
         return;
     lw_vae_destroy(&s->vae);
-    if (s->has_kernels)
-        lw_kernels_deinit(&s->k);
-    lw_pool_destroy(&s->pool);
+    lw_backend_close(&s->backend);
     lw_arena_deinit(&s->scratch);
     free(s);
-}
-
-/** Last part of a path, without slashes at the end. */
-static void base_name(const char *path, char *ret, size_t ret_bytes)
-{
-    size_t n = strlen(path), begin;
-
-    while (n > 1 && path[n - 1] == '/')
-        n--;
-    for (begin = n; begin > 0 && path[begin - 1] != '/'; begin--)
-        ;
-    snprintf(ret, ret_bytes, "%.*s", (int)(n - begin), path + begin);
 }
 
 static lw_status load_parts(vae_service *s, const lw_service_config *c, lw_err *err)
@@ -66,23 +50,10 @@ static lw_status load_parts(vae_service *s, const lw_service_config *c, lw_err *
 
     if (c->model == NULL || c->model[0] == '\0')
         return lw_fail(err, LW_E_INVALID, "--model: give a model folder or a VAE file");
-    if (c->device != NULL && strcmp(c->device, "cpu") != 0)
-        return lw_fail(err, LW_E_UNIMPLEMENTED, "--device %s: this build offers cpu", c->device);
-    if (c->weights != NULL && strcmp(c->weights, "stored") == 0)
-        keep = LW_KEEP_STORED;
-    else if (c->weights != NULL && strcmp(c->weights, "bf16") == 0)
-        keep = LW_KEEP_BF16;
-    else if (c->weights != NULL && strcmp(c->weights, "auto") != 0)
-        return lw_fail(err, LW_E_INVALID, "--weights %s: expected auto, stored or bf16",
-                       c->weights);
-    if (!lw_size_mul((size_t)(c->memory_mb > 0 ? c->memory_mb : 0), (size_t)1 << 20,
-                     &s->memory_bytes))
-        return lw_fail(err, LW_E_INVALID, "--memory-mb %lld is too large", (long long)c->memory_mb);
-    LW_TRY(lw_pool_create((int)c->threads, &s->pool, err));
-    LW_TRY(lw_kernels_init_cpu(&s->k, s->pool, err));
-    s->has_kernels = true;
-    LW_TRY(lw_vae_create(c->model, keep, &s->k, &s->vae, err));
-    base_name(c->model, s->model_id, sizeof(s->model_id));
+    LW_TRY(lw_keep_parse(c->weights, &keep, err));
+    LW_TRY(lw_backend_open(&s->backend, c->device, c->threads, c->memory_mb, err));
+    LW_TRY(lw_vae_create(c->model, keep, &s->backend.k, &s->vae, err));
+    lw_model_id(c->model, s->model_id, sizeof(s->model_id));
     return lw_vae_digest(s->vae, s->digest, err);
 }
 
@@ -110,7 +81,7 @@ static void info(void *self, lw_contract *ret)
 
     lw_contract_set(ret, model_id, s->model_id);
     lw_contract_set(ret, weights_digest, s->digest);
-    lw_contract_set(ret, backend, s->k.name);
+    lw_contract_set(ret, backend, s->backend.k.name);
     lw_contract_set(ret, precision, "f32");
     lw_contract_set(ret, latent_channels, (uint64_t)c->latent_channels);
     lw_contract_set(ret, downscale, (uint64_t)lw_vae_downscale(c));
@@ -130,7 +101,7 @@ typedef struct pass {
     int64_t y_h, y_w, y_c; /* what it gives */
     int64_t tile;          /* latents on a side; 0 = untiled */
     lw_tiles tiles;
-    uint64_t steps, n_steps; /* blocks, or tiles */
+    uint64_t steps, n_steps; /* blocks of all tiles and pictures */
 } pass;
 
 static size_t f32_bytes(int64_t a, int64_t b, int64_t c)
@@ -166,27 +137,6 @@ static size_t pass_bytes(const pass *p, int64_t tile, int *ret_n_blocks)
     return bytes + plan.bytes;
 }
 
-/** Half of the memory that the system could give now, in bytes. */
-static size_t free_memory_half(void)
-{
-    FILE *f = fopen("/proc/meminfo", "re");
-    char line[128];
-    unsigned long long kib = 0;
-    long pages, page_bytes;
-
-    if (f != NULL) {
-        while (fgets(line, sizeof(line), f) != NULL)
-            if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-                break;
-        fclose(f);
-    }
-    if (kib > 0)
-        return (size_t)kib * 1024 / 2;
-    pages = sysconf(_SC_AVPHYS_PAGES);
-    page_bytes = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page_bytes > 0 ? (size_t)pages * (size_t)page_bytes / 2 : SIZE_MAX;
-}
-
 static lw_status too_large(const pass *p, size_t whole, size_t budget, lw_err *err)
 {
     const lw_vae_config *c = lw_vae_get_config(p->s->vae);
@@ -219,7 +169,7 @@ static lw_status too_large(const pass *p, size_t whole, size_t budget, lw_err *e
 static lw_status plan(pass *p, lw_err *err)
 {
     const lw_msg *m = p->task->msg;
-    size_t budget = p->s->memory_bytes > 0 ? p->s->memory_bytes : free_memory_half();
+    size_t budget = lw_backend_budget(&p->s->backend);
     int64_t asked = (int64_t)lw_msg_get(m, tile, 0), tile;
     int n_blocks = 0;
     size_t whole = pass_bytes(p, 0, &n_blocks);
@@ -239,7 +189,7 @@ static lw_status plan(pass *p, lw_err *err)
         p->tiles = tiles_of(p, tile);
         if (lw_tiles_needed(&p->tiles, p->x_h, p->x_w)) {
             p->tile = tile;
-            p->n_steps = (uint64_t)(p->n * lw_tiles_count(&p->tiles, p->x_h, p->x_w));
+            p->n_steps *= (uint64_t)lw_tiles_count(&p->tiles, p->x_h, p->x_w);
         }
     }
     if ((p->tile > 0 ? pass_bytes(p, p->tile, NULL) : whole) > budget)
@@ -249,19 +199,17 @@ static lw_status plan(pass *p, lw_err *err)
     return LW_OK;
 }
 
-static void step_done(pass *p)
-{
-    lw_task_progress(p->task, ++p->steps, p->n_steps, 0);
-}
-
+/** Progress at every block, which also tells the hub's watchdog that the task moves. Many pictures
+ * in many tiles make more steps than the field holds; they are then counted in larger units. */
 static bool block_done(void *arg, int block, int n_blocks)
 {
     pass *p = arg;
+    uint64_t unit = (p->n_steps + MAX_STEPS - 1) / MAX_STEPS;
 
     (void)block;
     (void)n_blocks;
-    if (p->tile == 0)
-        step_done(p);
+    p->steps++;
+    lw_task_progress(p->task, p->steps / unit, p->n_steps / unit, 0);
     return !lw_task_cancelled(p->task);
 }
 
@@ -270,11 +218,8 @@ static lw_status run_network(void *arg, lw_tensor *y, const lw_tensor *x, lw_err
     pass *p = arg;
     lw_vae_watch watch = { block_done, p };
 
-    LW_TRY(p->encode ? lw_vae_encode(p->s->vae, &p->s->scratch, y, x, &watch, err)
-                     : lw_vae_decode(p->s->vae, &p->s->scratch, y, x, &watch, err));
-    if (p->tile > 0)
-        step_done(p);
-    return LW_OK;
+    return p->encode ? lw_vae_encode(p->s->vae, &p->s->scratch, y, x, &watch, err)
+                     : lw_vae_decode(p->s->vae, &p->s->scratch, y, x, &watch, err);
 }
 
 /** y = network(x), which must come out finite. */
@@ -348,7 +293,7 @@ static lw_tensor picture_of(const lw_tensor *t, int64_t i)
 static lw_status decode_one(pass *p, lw_tensor *rgb, const lw_tensor *latents, lw_err *err)
 {
     const lw_vae_config *c = lw_vae_get_config(p->s->vae);
-    lw_kernels *k = &p->s->k;
+    lw_kernels *k = &p->s->backend.k;
     lw_arena *a = &p->s->scratch;
     lw_tensor z, x, y;
 
@@ -413,7 +358,7 @@ static lw_status encode_one(pass *p, lw_tensor *latents, const lw_tensor *rgb, i
                             lw_err *err)
 {
     const lw_msg *m = p->task->msg;
-    lw_kernels *k = &p->s->k;
+    lw_kernels *k = &p->s->backend.k;
     lw_arena *a = &p->s->scratch;
     lw_tensor x, y, noise = { 0 };
 
