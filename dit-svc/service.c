@@ -379,9 +379,6 @@ static lw_status handle(void *self, lw_task *t, lw_err *err)
     job j = { .s = s, .task = t };
     lw_status status;
 
-    if (t->msg->op != LW_OP_DENOISE)
-        return lw_fail(err, LW_E_UNIMPLEMENTED, "op %s: this service denoises",
-                       lw_op_name(t->msg->op));
     LW_TRY(read_sizes(&j, t->msg, err));
     LW_TRY(read_settings(&j, t->msg, err));
     LW_TRY(read_tensors(&j, t->msg, err));
