@@ -361,6 +361,37 @@ static void layouts_are_the_same_model(void **state)
     }
 }
 
+static const char *mkmodel;
+
+static void make_tiny(const char *dir, const char *layout)
+{
+    char command[1024];
+
+    snprintf(command, sizeof(command), "'%s' tiny '%s' --parts vae --layout %s 2>/dev/null",
+             mkmodel, dir, layout);
+    assert_int_equal(system(command), 0);
+}
+
+/** A single file without config.json is understood from its shapes, wherever it lies. */
+static void single_files_need_no_config(void **state)
+{
+    const char *hf = vt_new_dir(), *comfy = vt_new_dir();
+    char file[160], vae[128];
+    json_t *foreign = json_pack("{s:s, s:i}", "_class_name", "ZImageTransformer2DModel", "dim", 96);
+
+    (void)state;
+    make_tiny(hf, "hf");
+    make_tiny(comfy, "comfy");
+    snprintf(vae, sizeof(vae), "%s/vae", comfy);
+    snprintf(file, sizeof(file), "%s/ae.safetensors", vae);
+    same_bits(hf, 1, comfy, 1);
+    same_bits(hf, 1, vae, 1);
+    same_bits(hf, 1, file, 1);
+    vt_write_config(vae, foreign);
+    same_bits(hf, 1, file, 1);
+    json_decref(foreign);
+}
+
 /** A bf16 file, and an f32 file that --weights bf16 rounds, are one model. */
 static void weights_round_once(void **state)
 {
@@ -618,13 +649,14 @@ static int close_ref(void **state)
     return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(against_diffusers),
         cmocka_unit_test(against_authors_code),
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(layouts_are_the_same_model),
+        cmocka_unit_test(single_files_need_no_config),
         cmocka_unit_test(weights_round_once),
         cmocka_unit_test(plan_is_exact_and_pass_stops),
         cmocka_unit_test_setup_teardown(hostile_weights, open_ref, close_ref),
@@ -633,5 +665,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(decoder_alone, open_ref, close_ref),
     };
 
+    if (argc != 2) {
+        fprintf(stderr, "usage: %s LATENTWIRE-MKMODEL\n", argv[0]);
+        return 2;
+    }
+    mkmodel = argv[1];
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
