@@ -222,7 +222,9 @@ static bool preferred_weights_md(lw_onednn *d, const lw_onednn_shape *s, dnnl_me
     dnnl_primitive_desc_t pd;
     dnnl_status_t st;
 
-    if (plain_weights_md(s, dnnl_format_tag_any, &any) != dnnl_success)
+    /* The SSE4.1 convolutions read with aligned instructions; rows of a picture are not aligned. */
+    if (dnnl_get_effective_cpu_isa() == dnnl_cpu_isa_sse41 ||
+        plain_weights_md(s, dnnl_format_tag_any, &any) != dnnl_success)
         return false;
     pd = describe(d, s, &any, &st);
     if (!pd)

@@ -18,7 +18,7 @@
 #endif
 
 /* Sums run in f32 over this many items, then in f64: the error stays that of a short sum. */
-#define SUM_BLOCK 1024
+#define SUM_BLOCK 256
 /* One 512-bit register, or two or four narrower ones. */
 #define LANES 16
 
@@ -282,7 +282,7 @@ static void vec_rope_half_split(float *x, float r, const float *w, const float *
 }
 
 /*
- * e^x, at most 1 ulp off for results that are normal numbers; overflow gives infinity, underflow
+ * e^x, at most 1.1 ulp off for results that are normal numbers; overflow gives infinity, underflow
  * goes through the subnormals to 0, NaN stays NaN.
  *
  * x = n ln 2 + r with n whole and |r| <= ln 2 / 2. ln 2 is cut so that n * LN2_HI is exact. e^r is

@@ -229,11 +229,11 @@ static void test_out_of_scratch(void **state)
         lw_kernels *k = &variants[j].k;
         lw_err err = { 0 };
 
-        assert_false(lw_cpu_reserve(k, SIZE_MAX / 2));
+        assert_false(lw_cpu_reserve(k, SIZE_MAX));
         assert_int_equal(lw_kernels_check(k, &err), LW_E_NOMEM);
         assert_non_null(strstr(err.text, k->name));
         assert_int_equal(lw_kernels_check(k, NULL), LW_OK);
-        assert_null(lw_cpu_shared(k, SIZE_MAX / 2));
+        assert_null(lw_cpu_shared(k, SIZE_MAX));
         assert_int_equal(lw_kernels_check(k, NULL), LW_E_NOMEM);
         assert_true(lw_cpu_reserve(k, 1000));
     }
