@@ -157,7 +157,7 @@ static lw_status count_ids(loader *l)
 {
     const char *key;
     json_t *value;
-    int32_t id;
+    int32_t id = 0;
 
     if (!json_is_object(l->vocab) || json_object_size(l->vocab) == 0)
         return lw_fail(l->err, LW_E_FORMAT, "%s: the vocabulary is not an object with entries",

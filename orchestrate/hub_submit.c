@@ -93,7 +93,7 @@ static lw_status need_tensor(const lw_msg *m, const char *name, int rank, bool i
 
 static lw_status check_rows(const lw_msg *m, const char *name, const shapes *s, lw_err *err)
 {
-    const lw_msg_tensor *mt;
+    const lw_msg_tensor *mt = NULL;
     char is[128];
 
     LW_TRY(need_tensor(m, name, 2, false, &mt, err));
@@ -191,7 +191,7 @@ static lw_status read_pictures(lw_hub_job *j, const lw_msg *m, const shapes *s, 
 {
     const bool image = j->from == LW_ARTEFACT_IMAGE;
     const char *name = image ? LW_T_IMAGE : LW_T_LATENTS;
-    const lw_msg_tensor *mt;
+    const lw_msg_tensor *mt = NULL;
     int64_t scale = image ? 1 : s->downscale;
     int first = image ? 1 : 2;
     char is[128];
