@@ -13,6 +13,9 @@
 
 #include "encoder-svc/qwen3_impl.h"
 
+#define KEEP_BYTES ((size_t)256 << 20) /* activations kept for the next pass; more is given back   \
+                                        */
+
 /* Activations of one pass; f32. */
 typedef struct pass {
     int64_t n;
@@ -139,31 +142,41 @@ static lw_status check_finite(const lw_qwen3 *m, const lw_tensor *x, int64_t sta
                    lw_weights_path(m->weights), state);
 }
 
-lw_status lw_qwen3_forward(lw_qwen3 *m, const int32_t *ids, int64_t n, int64_t state,
-                           lw_qwen3_step_fn *step, void *arg, lw_tensor *ret, lw_err *err)
+static lw_status run(lw_qwen3 *m, const int32_t *ids, int64_t state, lw_qwen3_step_fn *step,
+                     void *arg, pass *p, lw_err *err)
 {
     lw_kernels *k = m->k;
-    pass p = { .n = n, .x = *ret };
 
-    LW_TRY(check_request(m, ids, n, state, err));
-    LW_TRY(lw_qwen3_prepare(m, state, err));
-    lw_arena_reset(&m->scratch);
-    LW_TRY(alloc_pass(m, &p, err));
-    fill_rope(&m->c, &p);
-
-    k->embed(k, &p.x, &m->embed, ids);
-    LW_TRY(check_finite(m, &p.x, 0, err));
+    LW_TRY(alloc_pass(m, p, err));
+    fill_rope(&m->c, p);
+    k->embed(k, &p->x, &m->embed, ids);
+    LW_TRY(check_finite(m, &p->x, 0, err));
     for (int64_t i = 0; i < state; i++) {
         if (step && !step(arg, i, state))
             return lw_fail(err, LW_E_CANCELLED, "cancelled before layer %" PRId64, i);
-        attention(m, &m->layers[i], &p);
-        feed_forward(m, &m->layers[i], &p);
+        attention(m, &m->layers[i], p);
+        feed_forward(m, &m->layers[i], p);
         LW_TRY(lw_kernels_check(k, err));
-        LW_TRY(check_finite(m, &p.x, i + 1, err));
+        LW_TRY(check_finite(m, &p->x, i + 1, err));
     }
-    if (state == m->c.n_layers) {
-        k->rmsnorm(k, &p.x, &p.x, &m->final_norm, m->c.eps, NULL);
-        LW_TRY(check_finite(m, &p.x, state, err));
-    }
-    return lw_kernels_check(k, err);
+    if (state < m->c.n_layers)
+        return lw_kernels_check(k, err);
+    k->rmsnorm(k, &p->x, &p->x, &m->final_norm, m->c.eps, NULL);
+    LW_TRY(lw_kernels_check(k, err));
+    return check_finite(m, &p->x, state, err);
+}
+
+lw_status lw_qwen3_forward(lw_qwen3 *m, const int32_t *ids, int64_t n, int64_t state,
+                           lw_qwen3_step_fn *step, void *arg, lw_tensor *ret, lw_err *err)
+{
+    pass p = { .n = n, .x = *ret };
+    lw_status st;
+
+    LW_TRY(check_request(m, ids, n, state, err));
+    LW_TRY(lw_qwen3_prepare(m, state, err));
+    st = run(m, ids, state, step, arg, &p, err);
+    lw_arena_reset(&m->scratch);
+    if (m->scratch.reserved_bytes > KEEP_BYTES)
+        lw_arena_deinit(&m->scratch);
+    return st;
 }

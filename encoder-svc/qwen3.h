@@ -34,10 +34,11 @@ typedef struct lw_qwen3_config {
 
 /**
  * Open a Hugging Face folder (config.json and weights) or a single .safetensors file (ComfyUI's
- * qwen_3_4b.safetensors; names with or without "model." in front; dimensions are then taken from
- * the tensors, base 1e6 and eps 1e-6). Prepares the layers up to hidden state n_layers - 1. `k`
- * must outlive the model. Errors: LW_E_NOT_FOUND, LW_E_SHAPE, LW_E_FORMAT, naming file and tensor;
- * LW_E_UNIMPLEMENTED (a relative of Qwen3 that computes something else); LW_E_NOMEM.
+ * qwen_3_4b.safetensors; names with or without "model." in front; without a Qwen3's config.json
+ * beside it dimensions are taken from the tensors, base 1e6 and eps 1e-6). Prepares the layers up
+ * to hidden state n_layers - 1. `k` must outlive the model. Errors: LW_E_NOT_FOUND, LW_E_SHAPE,
+ * LW_E_FORMAT, naming file and tensor; LW_E_UNIMPLEMENTED (a relative of Qwen3 that computes
+ * something else); LW_E_NOMEM.
  */
 LW_MUST_USE lw_status lw_qwen3_load(const char *path, lw_keep keep, lw_kernels *k, lw_qwen3 **ret,
                                     lw_err *err);

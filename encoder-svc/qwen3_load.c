@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/json.h"
 
@@ -232,20 +233,41 @@ lw_status lw_qwen3_prepare(lw_qwen3 *m, int64_t state, lw_err *err)
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
+/* Path of the config.json that belongs to a folder or lies beside a file. */
+static lw_status config_path(const char *path, bool is_folder, char ret[PATH_MAX], lw_err *err)
+{
+    const char *slash = strrchr(path, '/');
+    int n = is_folder ? snprintf(ret, PATH_MAX, "%s/config.json", path)
+            : slash   ? snprintf(ret, PATH_MAX, "%.*s/config.json", (int)(slash - path), path)
+                      : snprintf(ret, PATH_MAX, "config.json");
+
+    if (n < 0 || n >= PATH_MAX)
+        return lw_fail(err, LW_E_INVALID, "the path %.80s... is too long", path);
+    return LW_OK;
+}
+
+/* A folder must say what it holds. Beside a single file a config.json counts when it is a Qwen3's:
+ * it may be that of a neighbour. */
 static lw_status open_config(lw_qwen3 *m, const char *path, lw_err *err)
 {
     char config[PATH_MAX];
     json_t *j = NULL;
     struct stat sb;
+    bool is_folder = stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+    const char *type;
     lw_status st;
 
-    if (stat(path, &sb) != 0 || !S_ISDIR(sb.st_mode))
+    LW_TRY(config_path(path, is_folder, config, err));
+    if (!is_folder && access(config, F_OK) != 0)
         return infer_config(m, err);
-    if (snprintf(config, sizeof config, "%s/config.json", path) >= (int)sizeof config)
-        return lw_fail(err, LW_E_INVALID, "the path %.80s... is too long", path);
     LW_TRY(lw_json_load(config, &j, err));
-    st = json_is_object(j) ? read_config(j, config, &m->c, err)
-                           : lw_fail(err, LW_E_FORMAT, "%s: not a JSON object", config);
+    type = json_string_value(json_object_get(j, "model_type"));
+    if (!is_folder && (!type || strcmp(type, "qwen3") != 0))
+        st = infer_config(m, err);
+    else if (!json_is_object(j))
+        st = lw_fail(err, LW_E_FORMAT, "%s: not a JSON object", config);
+    else
+        st = read_config(j, config, &m->c, err);
     json_decref(j);
     return st;
 }

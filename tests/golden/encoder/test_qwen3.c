@@ -297,6 +297,40 @@ static void test_single_file(void **state)
     lw_st_close(&f);
 }
 
+/* A config.json beside a single file says what the tensors cannot; that of another model is passed
+ * over. */
+static void test_config_beside_file(void **state)
+{
+    lw_st_file *odd = open_tensors(data_path("qwen3/one_kv.safetensors"));
+    lw_st_file *usual = open_tensors(data_path("qwen3/grouped.safetensors"));
+    int32_t ids[77];
+    lw_tensor y;
+    fixture x;
+    lw_qwen3 *m;
+
+    (void)state;
+    fixture_open(&x, &(tiny_options){ 0 });
+    assert_int_equal(json_dump_file(json_object_get(x.cases, "tags"), x.config_file, 0), 0);
+    m = open_model(x.file, LW_KEEP_STORED, &x.b);
+    make_ids(77, 97, ids);
+    y = forward(m, ids, 77, 2);
+    check_state(&y, usual, 2);
+    lw_qwen3_destroy(&m);
+
+    x.config = json_object_get(json_object_get(json_object_get(x.cases, "cases"), "one_kv"),
+                               "config"); /* another base and another eps */
+    tiny_write(x.config, x.file, &(tiny_options){ 0 });
+    assert_int_equal(json_dump_file(x.config, x.config_file, 0), 0);
+    m = open_model(x.file, LW_KEEP_STORED, &x.b);
+    make_ids(77, 131, ids);
+    y = forward(m, ids, 77, 4);
+    check_state(&y, odd, 4);
+    lw_qwen3_destroy(&m);
+    fixture_close(&x);
+    lw_st_close(&odd);
+    lw_st_close(&usual);
+}
+
 /* bf16 and f16 matrices give what the same values give in f32. */
 static void test_half_weights(void **state)
 {
@@ -433,6 +467,7 @@ static void test_damaged_single_file(void **state)
         fixture x;
 
         fixture_open(&x, &cases[i].o);
+        assert_int_equal(remove(x.config_file), 0);
         assert_error(lw_qwen3_load(x.file, LW_KEEP_STORED, &x.b.k, &m, &err), &err, cases[i].code,
                      cases[i].names);
         assert_null(m);
@@ -567,6 +602,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_spec_states, setup, teardown),
         cmocka_unit_test_setup_teardown(test_odd_configs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_single_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_config_beside_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_half_weights, setup, teardown),
         cmocka_unit_test_setup_teardown(test_last_layer_is_lazy, setup, teardown),
         cmocka_unit_test(test_damaged_weights),
