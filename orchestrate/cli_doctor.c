@@ -17,7 +17,7 @@
 #include "common/weights.h"
 #include "lw_version.h"
 #include "orchestrate/cli.h"
-#include "orchestrate/session.h"
+#include "orchestrate/run.h"
 
 /* What a run needs beside the weights: activations, the hub, the tokenizer's tables. */
 #define EXTRA_BYTES    (UINT64_C(1) << 30)
@@ -167,6 +167,14 @@ static bool is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+static bool is_file_in(const char *dir, const char *name)
+{
+    char path[PATH_MAX];
+
+    return snprintf(path, sizeof(path), "%s/%s", dir, name) < (int)sizeof(path) &&
+           access(path, R_OK) == 0;
+}
+
 static uint64_t file_bytes(const char *path)
 {
     struct stat st;
@@ -250,6 +258,11 @@ static void check_component(doctor *d, lw_role role, const char *model)
     }
     if (snprintf(path, sizeof(path), "%s/%s", model, parts[role].folder) >= (int)sizeof(path))
         return;
+    if (!is_dir(path) && is_file_in(model, "model_index.json")) {
+        check(d, FAIL, LW_E_NOT_FOUND, what, "%s has no folder %s; download the whole model", model,
+              parts[role].folder);
+        return;
+    }
     if (!is_dir(path)) /* the folder of the component itself was named */
         snprintf(path, sizeof(path), "%s", model);
     check_json(d, what, path, "config.json", true);

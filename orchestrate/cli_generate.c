@@ -26,7 +26,7 @@ typedef struct generate {
     int width, height, steps;
     uint64_t seed;
     lw_output output;
-    lw_session *session;
+    lw_run *run;
     lw_report report;
     json_t *manifest; /* of the first picture */
     lw_arena arena;   /* prompt text, jobs */
@@ -83,13 +83,13 @@ static lw_status count_parts(const generate *g, uint64_t *ret, lw_err *err)
 {
     const uint64_t count = (uint64_t)g->opt.count;
     const uint64_t picture = (uint64_t)g->width * (uint64_t)g->height * 3;
-    const uint64_t most = lw_session_max_tensor_bytes(g->session) / picture;
+    const uint64_t most = lw_run_max_tensor_bytes(g->run) / picture;
 
     if (most == 0)
         return lw_fail(err, LW_E_TOO_LARGE,
                        "--size: a picture of %dx%d has %llu bytes; a message carries at most %zu",
                        g->width, g->height, (unsigned long long)picture,
-                       lw_session_max_tensor_bytes(g->session));
+                       lw_run_max_tensor_bytes(g->run));
     *ret = (count + most - 1) / most;
     return LW_OK;
 }
@@ -111,19 +111,19 @@ static lw_status run_parts(generate *g, uint64_t n_parts, lw_err *err)
         LW_TRY(set_job(g, p, &p->submit, err));
         jobs[i] = (lw_job){ .submit = &p->submit, .on_result = on_image, .arg = p };
     }
-    return lw_session_run(g->session, jobs, (int)n_parts, err);
+    return lw_run_jobs(g->run, jobs, (int)n_parts, err);
 }
 
 static lw_status run(generate *g, lw_err *err)
 {
     uint64_t parts = 1;
 
-    LW_TRY(lw_session_open(&g->opt, ROLES, &g->session, err));
+    LW_TRY(lw_run_open(&g->opt, ROLES, &g->run, err));
     if (!g->opt.size) {
-        g->width = lw_session_model(g->session)->width;
-        g->height = lw_session_model(g->session)->height;
+        g->width = lw_run_model(g->run)->width;
+        g->height = lw_run_model(g->run)->height;
     }
-    g->steps = g->opt.steps ? (int)g->opt.steps : lw_session_model(g->session)->steps;
+    g->steps = g->opt.steps ? (int)g->opt.steps : lw_run_model(g->run)->steps;
     LW_TRY(count_parts(g, &parts, err));
     return run_parts(g, parts, err);
 }
@@ -177,8 +177,8 @@ lw_status lw_cli_generate(lw_cli *cli, int argc, char **argv, lw_err *err)
     if (s == LW_OK)
         s = run(&g, err);
     if (s == LW_OK)
-        s = lw_report_print(&g.report, g.opt.json, g.manifest, g.session, err);
-    lw_session_close(&g.session);
+        s = lw_report_print(&g.report, g.opt.json, g.manifest, g.run, err);
+    lw_run_close(&g.run);
     json_decref(g.manifest);
     lw_report_deinit(&g.report);
     lw_arena_deinit(&g.arena);

@@ -54,7 +54,7 @@ typedef struct stage {
     const char *default_output;
     lw_settings opt;
     lw_output output; /* of decode */
-    lw_session *session;
+    lw_run *run;
     lw_report report;
     json_t *manifest;
     lw_arena arena;
@@ -211,9 +211,9 @@ static lw_status add_picture(stage *g, const char *path, lw_err *err)
 
 /* ---- running ---- */
 
-static lw_status open_session(stage *g, unsigned roles, lw_err *err)
+static lw_status open_run(stage *g, unsigned roles, lw_err *err)
 {
-    return lw_session_open(&g->opt, roles, &g->session, err);
+    return lw_run_open(&g->opt, roles, &g->run, err);
 }
 
 static lw_status run_one(stage *g,
@@ -222,7 +222,7 @@ static lw_status run_one(stage *g,
 {
     lw_job job = { .submit = &g->submit, .on_result = on_result, .arg = g };
 
-    return lw_session_run(g->session, &job, 1, err);
+    return lw_run_jobs(g->run, &job, 1, err);
 }
 
 static void start_submit(stage *g)
@@ -244,12 +244,13 @@ static lw_status run_encode(stage *g, const char *arg, lw_err *err)
     /* A negative prompt is only encoded for guidance; one that was typed is meant to be used. */
     if (g->opt.guidance > 0 || g->opt.negative)
         lw_msg_set(&g->submit, guidance, g->opt.guidance > 0 ? g->opt.guidance : 1.0);
-    LW_TRY(open_session(g, 1u << LW_ROLE_ENCODER, err));
+    LW_TRY(open_run(g, 1u << LW_ROLE_ENCODER, err));
     return run_one(g, on_tensors, err);
 }
 
 static lw_status run_denoise(stage *g, const char *path, lw_err *err)
 {
+    unsigned roles = 1u << LW_ROLE_DENOISER;
     uint64_t seed;
 
     if (g->opt.size)
@@ -261,14 +262,16 @@ static lw_status run_denoise(stage *g, const char *path, lw_err *err)
     LW_TRY(open_input(g, path, err));
     start_submit(g);
     LW_TRY(add_embeds(g, path, err));
-    LW_TRY(open_session(g, 1u << LW_ROLE_DENOISER, err));
+    if (g->opt.preview)
+        roles |= 1u << LW_ROLE_DECODER;
+    LW_TRY(open_run(g, roles, err));
     if (!g->opt.size) {
-        g->width = lw_session_model(g->session)->width;
-        g->height = lw_session_model(g->session)->height;
+        g->width = lw_run_model(g->run)->width;
+        g->height = lw_run_model(g->run)->height;
     }
     lw_settings_sampling(&g->opt, g->width, g->height,
-                         g->opt.steps ? (int)g->opt.steps : lw_session_model(g->session)->steps,
-                         seed, &g->submit);
+                         g->opt.steps ? (int)g->opt.steps : lw_run_model(g->run)->steps, seed,
+                         &g->submit);
     if (g->opt.preview)
         lw_msg_set(&g->submit, preview_every, (uint64_t)g->opt.preview_every);
     return run_one(g, on_tensors, err);
@@ -289,9 +292,9 @@ static lw_status run_decode(stage *g, const char *path, lw_err *err)
     n = all.shape[0];
     g->output.count = (uint64_t)n;
     LW_TRY(lw_output_check(&g->output, err));
-    LW_TRY(open_session(g, 1u << LW_ROLE_DECODER, err));
+    LW_TRY(open_run(g, 1u << LW_ROLE_DECODER, err));
     picture = (size_t)all.shape[2] * (size_t)all.shape[3] * 64 * 3;
-    most = lw_session_max_tensor_bytes(g->session) / picture;
+    most = lw_run_max_tensor_bytes(g->run) / picture;
     if (most < 1)
         most = 1;
     for (int64_t i = 0; i < n; i += (int64_t)most) {
@@ -313,7 +316,7 @@ static lw_status run_encode_image(stage *g, const char *path, lw_err *err)
     LW_TRY(lw_manifest_parse(NULL, NULL, &g->manifest, err));
     start_submit(g);
     LW_TRY(add_picture(g, path, err));
-    LW_TRY(open_session(g, 1u << LW_ROLE_DECODER, err));
+    LW_TRY(open_run(g, 1u << LW_ROLE_DECODER, err));
     return run_one(g, on_tensors, err);
 }
 
@@ -338,8 +341,8 @@ static lw_status run_verb(lw_cli *cli, stage *g, const lw_opt *options, int argc
     if (s == LW_OK)
         s = run(g, args[0], err);
     if (s == LW_OK)
-        s = lw_report_print(&g->report, g->opt.json, g->manifest, g->session, err);
-    lw_session_close(&g->session);
+        s = lw_report_print(&g->report, g->opt.json, g->manifest, g->run, err);
+    lw_run_close(&g->run);
     json_decref(g->manifest);
     lw_report_deinit(&g->report);
     lw_st_close(&g->input);

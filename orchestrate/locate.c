@@ -12,9 +12,6 @@
 
 #include "common/json.h"
 
-#define DEFAULT_SIDE  1024
-#define DEFAULT_STEPS 8
-
 /* Folder of the running executable. */
 static lw_status exe_dir(char ret[PATH_MAX], lw_err *err)
 {
@@ -141,8 +138,9 @@ lw_status lw_locate_model(const lw_model_options *o, unsigned roles, lw_model_ch
     char demo[PATH_MAX];
     const char *model = o->model;
 
-    *ret =
-        (lw_model_choice){ .width = DEFAULT_SIDE, .height = DEFAULT_SIDE, .steps = DEFAULT_STEPS };
+    *ret = (lw_model_choice){ .width = LW_DEFAULT_SIDE,
+                              .height = LW_DEFAULT_SIDE,
+                              .steps = LW_DEFAULT_STEPS };
     if (!model && !o->encoder && !o->dit && !o->vae && find_demo(demo)) {
         model = demo;
         ret->is_default = true;

@@ -16,6 +16,9 @@
  */
 LW_MUST_USE lw_status lw_locate_program(const char *name, char ret[PATH_MAX], lw_err *err);
 
+#define LW_DEFAULT_SIDE  1024
+#define LW_DEFAULT_STEPS 8
+
 /** The model of each role and what pictures it is made for. */
 typedef struct lw_model_choice {
     char path[LW_N_ROLES][PATH_MAX]; /* "" = none for this role */

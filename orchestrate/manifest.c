@@ -9,12 +9,13 @@
 #include "lw_version.h"
 
 /* Members of a request, by what json_t they become. The list is what "known keys" means. */
+/* clang-format off: columns, as in proto/schema.h */
 #define REQUEST_KEYS(U, I, F, B, S)                                                                \
     S(prompt)                                                                                      \
-    S(negative_prompt)                                                                             \
-    S(system_prompt) S(thinking) S(assistant) B(think_block) B(raw) I(layer) U(max_tokens)         \
-        U(width) U(height) U(steps) U(seed) F(guidance) F(cfg_normalization) F(cfg_truncation)     \
-            F(shift) U(tile)
+    S(negative_prompt) S(system_prompt) S(thinking) S(assistant) B(think_block) B(raw) I(layer)    \
+        U(max_tokens) U(width) U(height) U(steps) U(seed) F(guidance) F(cfg_normalization)         \
+            F(cfg_truncation) F(shift) U(tile)
+/* clang-format on */
 #define RESULT_KEYS(U, B, S) U(n_tokens) B(truncated) S(text_digest)
 
 json_t *lw_manifest_new(void)

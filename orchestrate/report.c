@@ -74,13 +74,12 @@ lw_status lw_report_file(lw_report *r, uint64_t index, const char *path, bool ha
     return no_memory(err);
 }
 
-static bool fill_times(const lw_report *r, const lw_session *session, json_t *root)
+static bool fill_times(const lw_report *r, const lw_run *run, json_t *root)
 {
     json_t *t = json_object();
     bool ok = t != NULL;
 
-    ok = ok && json_object_set_new(t, "start",
-                                   json_real(session ? lw_session_start_ms(session) : 0)) == 0;
+    ok = ok && json_object_set_new(t, "start", json_real(run ? lw_run_start_ms(run) : 0)) == 0;
     for (int op = LW_OP_NONE + 1; ok && op < LW_N_OPS; op++)
         if (json_object_get(r->stages, lw_op_name((lw_op)op)))
             ok = json_object_set_new(t, lw_op_name((lw_op)op), json_real(r->t_ms[op])) == 0;
@@ -90,7 +89,7 @@ static bool fill_times(const lw_report *r, const lw_session *session, json_t *ro
     return ok;
 }
 
-static lw_status print_json(const lw_report *r, const json_t *manifest, const lw_session *session,
+static lw_status print_json(const lw_report *r, const json_t *manifest, const lw_run *run,
                             lw_err *err)
 {
     json_t *root = json_deep_copy(manifest);
@@ -100,9 +99,8 @@ static lw_status print_json(const lw_report *r, const json_t *manifest, const lw
     ok = ok && json_object_del(root, "manifest") == 0;
     ok = ok && json_object_set(root, "files", r->files) == 0;
     ok = ok && json_object_set(root, "stages", r->stages) == 0;
-    ok = ok && fill_times(r, session, root);
-    ok = ok && json_object_set_new(root, "hub",
-                                   json_string(session ? lw_session_hub(session) : "none")) == 0;
+    ok = ok && fill_times(r, run, root);
+    ok = ok && json_object_set_new(root, "hub", json_string(run ? lw_run_hub(run) : "none")) == 0;
     if (!ok) {
         json_decref(root);
         return no_memory(err);
@@ -114,8 +112,8 @@ static lw_status print_json(const lw_report *r, const json_t *manifest, const lw
     return LW_OK;
 }
 
-lw_status lw_report_print(const lw_report *r, bool json, const json_t *manifest,
-                          const lw_session *session, lw_err *err)
+lw_status lw_report_print(const lw_report *r, bool json, const json_t *manifest, const lw_run *run,
+                          lw_err *err)
 {
     const json_t *file;
     size_t i;
@@ -124,7 +122,7 @@ lw_status lw_report_print(const lw_report *r, bool json, const json_t *manifest,
         fprintf(stderr, "latentwire: note: the prompt was cut to %llu tokens (--max-tokens)\n",
                 (unsigned long long)r->n_tokens);
     if (json)
-        return print_json(r, manifest, session, err);
+        return print_json(r, manifest, run, err);
     json_array_foreach(r->files, i, file)
     {
         const char *path = json_string_value(json_object_get(file, "path"));

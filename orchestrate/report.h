@@ -3,7 +3,7 @@
 
 #include <jansson.h>
 
-#include "orchestrate/session.h"
+#include "orchestrate/run.h"
 
 /*
  * What a verb prints when it is done: the files, one a line; or with --json one object that also
@@ -34,6 +34,6 @@ LW_MUST_USE lw_status lw_report_file(lw_report *r, uint64_t index, const char *p
  * printed: standard output holds the picture. Errors: LW_E_IO, LW_E_NOMEM.
  */
 LW_MUST_USE lw_status lw_report_print(const lw_report *r, bool json, const json_t *manifest,
-                                      const lw_session *session, lw_err *err);
+                                      const lw_run *run, lw_err *err);
 
 #endif

@@ -10,6 +10,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -27,14 +29,15 @@
 #include "common/clock.h"
 #include "proto/transport.h"
 
-#define DIR_PREFIX   "private-"
-#define LOCK_NAME    "lock"
-#define STALE_AGE_S  60
-#define MAX_RESTARTS 2
-#define MAX_CHILDREN (1 + 3 * LW_MAX_WORKERS)
-#define MAX_ARGS     32
-#define LOG_TAIL     4096
-#define MAX_IPC_PATH 107 /* sun_path without its zero */
+#define DIR_PREFIX    "private-"
+#define LOCK_NAME     "lock"
+#define STALE_AGE_S   60
+#define MAX_RESTARTS  2
+#define HUB_BUDGET_MB 1024
+#define MAX_CHILDREN  (1 + 3 * LW_MAX_WORKERS)
+#define MAX_ARGS      32
+#define LOG_TAIL      4096
+#define MAX_IPC_PATH  107 /* sun_path without its zero */
 
 /* One child: how to start it, and what became of it. Its strings live in the cluster's arena. */
 typedef struct child {
@@ -264,7 +267,12 @@ static lw_status start_hub(lw_cluster *c, const lw_cluster_params *p, lw_err *er
     LW_TRY(add_arg(c, ch, &n, err, "hub"));
     LW_TRY(add_arg(c, ch, &n, err, "--frontend=%s", c->frontend));
     LW_TRY(add_arg(c, ch, &n, err, "--backend=%s", c->backend));
+    /* One client, and a worker that is started again may take as long as it did at first. */
+    LW_TRY(add_arg(c, ch, &n, err, "--client-mb=%d", HUB_BUDGET_MB));
+    LW_TRY(add_arg(c, ch, &n, err, "--budget-mb=%d", HUB_BUDGET_MB));
+    LW_TRY(add_arg(c, ch, &n, err, "--wait-ms=%lld", (long long)p->start_timeout_ms));
     LW_TRY(add_arg(c, ch, &n, err, "--log-level=%s", p->log_level ? p->log_level : "info"));
+    LW_TRY(add_arg(c, ch, &n, err, "--log-json"));
     return spawn(c, ch, err);
 }
 
@@ -294,6 +302,8 @@ static lw_status start_worker(lw_cluster *c, const lw_cluster_params *p, size_t 
     LW_TRY(lw_locate_program(what, program, err));
     LW_TRY(new_child(c, what, log_name, &ch, err));
     LW_TRY(add_arg(c, ch, &n, err, "%s", program));
+    LW_TRY(
+        add_arg(c, ch, &n, err, "--log-json")); /* first: it holds for what is wrong with others */
     LW_TRY(add_arg(c, ch, &n, err, "--model=%s", p->model->path[role]));
     LW_TRY(add_arg(c, ch, &n, err, "--hub=%s", c->backend));
     LW_TRY(add_arg(c, ch, &n, err, "--name=%s", log_name));
@@ -422,25 +432,55 @@ static const char *log_tail(const char *path, int lines, char buf[LOG_TAIL + 1])
     return p;
 }
 
+/*
+ * What a child said about its end: the last line of its log at level error. Its text goes to `buf`.
+ * LW_OK when there is none.
+ */
+static lw_status last_error(const char *path, char *buf, size_t n)
+{
+    char tail[LOG_TAIL + 1];
+    lw_status found = LW_OK;
+
+    (void)log_tail(path, INT_MAX, tail);
+    for (char *line = strtok(tail, "\n"); line; line = strtok(NULL, "\n")) {
+        json_error_t why;
+        json_t *o = json_loads(line, 0, &why);
+        const char *code = json_string_value(json_object_get(o, "code"));
+        const char *text = json_string_value(json_object_get(o, "error"));
+
+        if (code && text) {
+            found = lw_status_from_name(code, strlen(code));
+            snprintf(buf, n, "%s", text);
+        }
+        json_decref(o);
+    }
+    return found;
+}
+
 static lw_status report_death(const child *ch, int wait_status, bool starting, lw_err *err)
 {
-    char buf[LOG_TAIL + 1];
+    char buf[LOG_TAIL + 1], text[LW_ERR_TEXT_BYTES];
+    lw_status code;
     const char *tail;
 
     if (WIFSIGNALED(wait_status)) {
         int signo = WTERMSIG(wait_status);
 
-        tail = log_tail(ch->log_path, 5, buf);
+        tail = log_tail(ch->log_path, 1, buf);
         return lw_fail(err, signo == SIGKILL ? LW_E_NOMEM : LW_E_INTERNAL,
                        "%s was killed by signal %d (%s)%s%s%s%s", ch->what, signo, strsignal(signo),
                        starting ? " while it started" : "",
                        signo == SIGKILL ? "; if nobody did that, the machine ran out of memory "
                                           "(latentwire doctor says what the model needs)"
                                         : "",
-                       tail[0] ? "; it last said:\n" : "", tail);
+                       tail[0] ? "; it last said: " : "", tail);
     }
-    return lw_fail(err, LW_E_INTERNAL, "%s stopped with exit code %d", ch->what,
-                   WEXITSTATUS(wait_status));
+    code = last_error(ch->log_path, text, sizeof(text));
+    if (code != LW_OK)
+        return lw_fail(err, code, "%s: %s", ch->what, text);
+    tail = log_tail(ch->log_path, 1, buf);
+    return lw_fail(err, LW_E_INTERNAL, "%s stopped with exit code %d%s%s", ch->what,
+                   WEXITSTATUS(wait_status), tail[0] ? "; it last said: " : "", tail);
 }
 
 lw_status lw_cluster_check(lw_cluster *c, bool starting, lw_err *err)

@@ -19,6 +19,7 @@ typedef struct lw_cluster_params {
     const char *device[LW_N_ROLES]; /* NULL: "cpu" */
     const char *weights;            /* auto | stored | bf16; NULL: auto */
     int64_t memory_mb;              /* 0: the worker decides */
+    int64_t start_timeout_ms;       /* how long loading may take, also after a worker's death */
     const char *log_level;          /* NULL: "info" */
 } lw_cluster_params;
 

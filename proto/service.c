@@ -284,6 +284,8 @@ int lw_service_main(const lw_service *s, int argc, char **argv)
     if (serve(s, &c, &exit_code, &err) == LW_OK)
         return exit_code;
 fail:
+    if (c.log_json) /* also for what is wrong with the options after it */
+        lw_log_init(LW_INFO, true, s->program);
     lw_log(LW_ERROR, "cannot start", LW_KV_STR("code", lw_status_name(err.code)),
            LW_KV_STR("error", err.text));
     return lw_status_exit(err.code);

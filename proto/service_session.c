@@ -486,14 +486,17 @@ static void tick_session(session *s, int64_t now)
 static void tick_drain(session *s, int64_t now)
 {
     bool can_deliver = s->phase == UP;
+    /* Without a hub nobody will ever take the answer: a signal then ends the task at once. */
+    bool over = s->drain_until_ms > 0 && (now >= s->drain_until_ms || !can_deliver);
 
     if (!s->draining)
         return;
     if (!s->running && (s->answer.n_frames == 0 || !can_deliver)) {
         say_bye(s, "drained");
         finish(s, 0);
-    } else if (s->drain_until_ms > 0 && now >= s->drain_until_ms && !s->aborted) {
-        lw_log_text(LW_WARN, "the time to drain is over, cancelling");
+    } else if (over && !s->aborted) {
+        lw_log_text(LW_WARN, can_deliver ? "the time to drain is over, cancelling"
+                                         : "draining without a hub, cancelling");
         s->aborted = true;
         s->hang_at_ms = now + HANG_MS;
         cancel_running(s);

@@ -20,18 +20,17 @@ start_job() {
     sleep "${1:-0.8}"
 }
 
-# ended CODE: the job ended with it.
-ended() {
+# ends NAME CODE: the job ends with it. (Only the shell that started a job can wait for it.)
+ends() {
     local rc=0
-    wait "$job" || rc=$?
-    echo "exit code $rc, expected $1"
-    cat "$T/job.err"
-    [ "$rc" -eq "$1" ]
+    wait "$job" 2>/dev/null || rc=$?
+    check "$1" test "$rc" -eq "$2"
+    [ "$rc" -eq "$2" ] || sed 's/^/# /' "$T/job.err"
 }
 
 start_job
 kill -INT "$job"
-check "Ctrl-C while denoising: cancelled" ended 11
+ends "Ctrl-C while denoising: cancelled" 11
 check "says so" grep -q 'cancelled' "$T/job.err"
 check "no process left after Ctrl-C" none_left 1
 check "no folder left after Ctrl-C" no_private_dir
@@ -39,19 +38,19 @@ check "no picture" test ! -e x.png
 
 start_job 0
 kill -INT "$job"
-check "Ctrl-C while starting" ended 11
+ends "Ctrl-C while starting" 11
 check "no process left" none_left 1
 check "no folder left" no_private_dir
 
 start_job
 kill -TERM "$job"
-check "SIGTERM is the same" ended 11
+ends "SIGTERM is the same" 11
 check "no process left after SIGTERM" none_left 1
 
 start_job
 kill -INT "$job"
 kill -INT "$job"
-check "Ctrl-C twice" ended 11
+ends "Ctrl-C twice" 11
 check "no process left after two" none_left 1
 check "no folder left after two" no_private_dir
 
@@ -75,7 +74,7 @@ check "another command meanwhile" env LATENTWIRE_TEST_STEP_DELAY_MS=0 "$LW" gene
     --size 32x32 --steps 1 -o other.png "a square"
 check "leaves the folder in use alone" test -d "$dir"
 kill -INT "$job"
-ended 11 >/dev/null
+ends "and its own ends" 11
 
 # With a hub of its own, Ctrl-C cancels the job there, and the hub goes on.
 start_cluster "ipc://$LATENTWIRE_RUNTIME_DIR/frontend.sock" \
@@ -85,7 +84,7 @@ wait_for 10 "$LW" status
 job=$!
 sleep 1.5
 kill -INT "$job"
-check "Ctrl-C with a running hub" ended 11
+ends "Ctrl-C with a running hub" 11
 idle() {
     "$LW" status --json | python3 -c '
 import json, sys
@@ -99,7 +98,7 @@ check "and takes the next job" remote next --steps 1
 job=$!
 sleep 1.5
 kill -KILL "$HUB_PID"
-check "a hub that dies is an error" ended 15
+ends "a hub that dies is an error" 15
 check "that names the hub" grep -q 'frontend.sock' "$T/job.err"
 kill "$ENCODER_PID" "$VAE_PID" "${DIT_PIDS[@]}"
 check "workers without a hub stop on SIGTERM" none_left 5

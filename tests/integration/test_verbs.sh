@@ -6,7 +6,7 @@
 # Help goes to standard output and names every verb.
 for verb in generate encode denoise decode encode-image hub status doctor keys; do
     check "help names $verb" bash -c "'$LW' help | grep -q '^  $verb '"
-    check "$verb --help" bash -c "'$LW' $verb --help | grep -q '^usage: latentwire $verb'"
+    check "$verb --help" bash -c "'$LW' $verb --help | grep -q '^Usage: latentwire $verb'"
 done
 check "version" bash -c "'$LW' version | grep -qE '^latentwire [0-9]+\.[0-9]+\.[0-9]+$'"
 
@@ -15,7 +15,7 @@ fails "no verb" 2 'verb is missing' "$LW"
 fails "a wrong verb" 2 'no verb "paint"' "$LW" paint
 fails "a wrong option" 2 'colour' "$LW" generate --colour red x
 fails "no prompt" 2 'takes one prompt, not 0' "$LW" generate
-fails "a prompt without quotes" 2 'put it in quotes' "$LW" generate a red circle
+fails "a prompt without quotes" 2 'quotes' "$LW" generate a red circle
 fails "a wrong size" 2 '1008x768' "$LW" generate --size 1000x770 x
 fails "a wrong number" 2 'steps' "$LW" generate --steps many x
 fails "too many steps" 2 'steps' "$LW" generate --steps 300 x
@@ -41,7 +41,7 @@ printf 'garbage' >broken/transformer/diffusion_pytorch_model.safetensors
 fails "a damaged model names the file" 4 'dit-svc.*diffusion_pytorch_model.safetensors' \
     "$LW" generate --model broken --size 64x48 x
 rm -r broken/transformer
-fails "a missing part names the folder" 7 'dit-svc.*transformer' "$LW" generate --model broken --size 64x48 x
+fails "a missing part names the folder" 7 'dit-svc.*broken' "$LW" generate --model broken --size 64x48 x
 fails "with --json the error is an object too" 2 'seed' "$LW" generate --json --seed x x
 check "which has code and exit code" python3 -c '
 import json
@@ -101,7 +101,7 @@ if command -v script >/dev/null; then
 else
     skip "a bar on a terminal" "script(1) is not installed"
 fi
-check "a preview" "$LW" generate --model "$MODEL" --size 64x48 --steps 3 --preview p.png -o x.png "a cat"
+check "a preview" env LATENTWIRE_TEST_STEP_DELAY_MS=200 "$LW" generate --model "$MODEL" --size 64x48 --steps 3 --preview p.png -o x.png "a cat"
 check "is a small picture" bash -c "'$PNGTOOL' diff p.png p.png 0 && test \$(stat -c %s p.png) -lt 20000"
 
 # A model's own defaults.

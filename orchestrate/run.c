@@ -1,10 +1,10 @@
 /*
- * A session: one hub, one terminal, one user who may lose patience. All waiting is one poll on the
- * hub's socket and a signalfd, so that nothing (a worker that dies while it loads, Ctrl-C, a hub
- * that falls silent) is noticed late.
+ * One run of a verb: one hub, one terminal, one user who may lose patience. All waiting is one poll
+ * on the hub's socket and a signalfd, so that nothing (a worker that dies while it loads, Ctrl-C, a
+ * hub that falls silent) is noticed late.
  */
 
-#include "orchestrate/session.h"
+#include "orchestrate/run.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -18,7 +18,7 @@
 
 #include "common/clock.h"
 #include "common/json.h"
-#include "common/png.h"
+#include "orchestrate/preview.h"
 #include "orchestrate/progress.h"
 #include "orchestrate/supervisor.h"
 
@@ -29,24 +29,26 @@
 #define STOP_GRACE_MS   2000
 #define TICK_MS         250
 
-struct lw_session {
+struct lw_run {
     const lw_settings *settings;
     lw_model_choice model;
     lw_cluster *cluster; /* NULL: somebody else's hub */
     lw_client *client;
     char endpoint[PATH_MAX + 64];
     int workers[LW_N_ROLES];
+    char remote_model[257]; /* of the hub's denoiser */
     int signal_fd;
     sigset_t old_mask;
     bool mask_set;
     int interrupts; /* SIGINT, SIGTERM, SIGHUP seen */
     lw_progress progress;
+    lw_preview preview;
     double start_ms;
 };
 
 /* ---- signals ---- */
 
-static lw_status take_signals(lw_session *s, lw_err *err)
+static lw_status take_signals(lw_run *s, lw_err *err)
 {
     sigset_t mask;
 
@@ -66,7 +68,7 @@ static lw_status take_signals(lw_session *s, lw_err *err)
     return LW_OK;
 }
 
-static void read_signals(lw_session *s)
+static void read_signals(lw_run *s)
 {
     struct signalfd_siginfo info;
 
@@ -76,7 +78,7 @@ static void read_signals(lw_session *s)
 }
 
 /* One wait on everything. */
-static lw_status wait_event(lw_session *s, int64_t timeout_ms, bool starting, lw_client_event *ret,
+static lw_status wait_event(lw_run *s, int64_t timeout_ms, bool starting, lw_client_event *ret,
                             lw_err *err)
 {
     lw_status st;
@@ -140,7 +142,7 @@ lw_status lw_find_hub(const char *named, char *ret_endpoint, size_t ret_bytes, b
     return LW_OK;
 }
 
-static lw_status choose_hub(lw_session *s, bool *ret_found, lw_err *err)
+static lw_status choose_hub(lw_run *s, bool *ret_found, lw_err *err)
 {
     const lw_settings *o = s->settings;
     const bool model_typed = typed(o->model, "LATENTWIRE_MODEL") ||
@@ -158,7 +160,7 @@ static lw_status choose_hub(lw_session *s, bool *ret_found, lw_err *err)
     return lw_find_hub(o->hub, s->endpoint, sizeof(s->endpoint), ret_found, err);
 }
 
-static lw_status start_private(lw_session *s, unsigned roles, lw_err *err)
+static lw_status start_private(lw_run *s, unsigned roles, lw_err *err)
 {
     const lw_settings *o = s->settings;
     const lw_model_options models = {
@@ -167,6 +169,7 @@ static lw_status start_private(lw_session *s, unsigned roles, lw_err *err)
     lw_cluster_params p = { .model = &s->model,
                             .weights = o->weights,
                             .memory_mb = o->memory_mb,
+                            .start_timeout_ms = o->start_timeout * 1000,
                             .log_level = o->log_level };
     lw_arena words;
     lw_status st;
@@ -186,33 +189,40 @@ static lw_status start_private(lw_session *s, unsigned roles, lw_err *err)
 
 /* ---- ready? ---- */
 
-/* Count the workers of each role in a hub's report. */
-static lw_status count_workers(lw_session *s, const char *report, lw_err *err)
+/*
+ * Take the number of usable workers of each role from a hub's report, and the name of the model
+ * that its denoiser has.
+ */
+static lw_status read_report(lw_run *s, const char *report, lw_err *err)
 {
     json_error_t why;
     json_t *r = json_loads(report, JSON_REJECT_DUPLICATES, &why);
-    const json_t *list = json_object_get(r, "workers"), *w;
+    const json_t *roles = json_object_get(r, "roles"), *workers = json_object_get(r, "workers"), *w;
     size_t i;
 
-    if (!json_is_array(list)) {
+    if (!json_is_object(roles)) {
         json_decref(r);
-        return lw_fail(err, LW_E_FORMAT, "the report of the hub at %s has no list of workers",
+        return lw_fail(err, LW_E_FORMAT, "the report of the hub at %s does not name its workers",
                        s->endpoint);
     }
-    memset(s->workers, 0, sizeof(s->workers));
-    json_array_foreach(list, i, w)
+    for (int k = LW_ROLE_NONE + 1; k < LW_N_ROLES; k++) {
+        const json_t *role = json_object_get(roles, lw_role_name((lw_role)k));
+
+        s->workers[k] = (int)json_integer_value(json_object_get(role, "usable"));
+    }
+    json_array_foreach(workers, i, w)
     {
         const char *role = json_string_value(json_object_get(w, "role"));
+        const char *model = json_string_value(json_object_get(w, "model"));
 
-        for (int k = LW_ROLE_NONE + 1; role && k < LW_N_ROLES; k++)
-            if (!strcmp(role, lw_role_name((lw_role)k)))
-                s->workers[k]++;
+        if (role && model && !strcmp(role, lw_role_name(LW_ROLE_DENOISER)))
+            snprintf(s->remote_model, sizeof(s->remote_model), "%s", model);
     }
     json_decref(r);
     return LW_OK;
 }
 
-static bool has_roles(const lw_session *s, unsigned roles)
+static bool has_roles(const lw_run *s, unsigned roles)
 {
     for (int k = LW_ROLE_NONE + 1; k < LW_N_ROLES; k++) {
         int wanted = s->cluster ? lw_cluster_workers(s->cluster, (lw_role)k) : 1;
@@ -223,7 +233,7 @@ static bool has_roles(const lw_session *s, unsigned roles)
     return true;
 }
 
-static lw_status not_ready(const lw_session *s, unsigned roles, lw_err *err)
+static lw_status not_ready(const lw_run *s, unsigned roles, lw_err *err)
 {
     if (s->cluster)
         return lw_fail(err, LW_E_DEADLINE,
@@ -249,7 +259,7 @@ static lw_status not_ready(const lw_session *s, unsigned roles, lw_err *err)
 
 /* Wait until the hub answers and has workers of every role. A hub that is not ours gets a few
  * seconds: a worker may just be coming back. */
-static lw_status await_ready(lw_session *s, unsigned roles, lw_err *err)
+static lw_status await_ready(lw_run *s, unsigned roles, lw_err *err)
 {
     const int64_t start = lw_now_ms();
     const int64_t deadline = start + (s->cluster ? s->settings->start_timeout * 1000 : CONNECT_MS);
@@ -278,7 +288,7 @@ static lw_status await_ready(lw_session *s, unsigned roles, lw_err *err)
         if (!ev.msg || ev.msg->type != LW_MSG_STATUS || !lw_msg_has(ev.msg, report))
             continue;
         waiting = false;
-        LW_TRY(count_workers(s, ev.msg->report, err));
+        LW_TRY(read_report(s, ev.msg->report, err));
         if (has_roles(s, roles)) {
             s->start_ms = (double)(lw_now_ms() - start);
             return LW_OK;
@@ -286,10 +296,28 @@ static lw_status await_ready(lw_session *s, unsigned roles, lw_err *err)
     }
 }
 
-lw_status lw_session_open(const lw_settings *settings, unsigned roles, lw_session **ret,
-                          lw_err *err)
+/* A hub's model is somewhere else. When one of the same name is here too, its defaults hold. */
+static void guess_defaults(lw_run *s)
 {
-    lw_session *s = calloc(1, sizeof(*s));
+    static const lw_model_choice usual = { .width = LW_DEFAULT_SIDE,
+                                           .height = LW_DEFAULT_SIDE,
+                                           .steps = LW_DEFAULT_STEPS };
+    const lw_model_options o = { .model = s->settings->model };
+    const char *path, *slash;
+
+    if (lw_locate_model(&o, 1u << LW_ROLE_DENOISER, &s->model, NULL) != LW_OK) {
+        s->model = usual;
+        return;
+    }
+    path = s->model.path[LW_ROLE_DENOISER];
+    slash = strrchr(path, '/');
+    if (strcmp(slash ? slash + 1 : path, s->remote_model))
+        s->model = usual;
+}
+
+lw_status lw_run_open(const lw_settings *settings, unsigned roles, lw_run **ret, lw_err *err)
+{
+    lw_run *s = calloc(1, sizeof(*s));
     lw_client_params cp = { .net = { .key_dir = settings->keys,
                                      .key_name = settings->key_name,
                                      .insecure_loopback = settings->insecure_loopback } };
@@ -297,34 +325,35 @@ lw_status lw_session_open(const lw_settings *settings, unsigned roles, lw_sessio
     lw_status st;
 
     if (!s)
-        return lw_fail(err, LW_E_NOMEM, "no memory for a session");
+        return lw_fail(err, LW_E_NOMEM, "no memory for a run");
     s->settings = settings;
     s->signal_fd = -1;
+    s->preview.path = settings->preview;
     lw_progress_init(&s->progress, settings->quiet);
     st = choose_hub(s, &found, err);
     if (st == LW_OK)
         st = take_signals(s, err);
     if (st == LW_OK && !found)
         st = start_private(s, roles, err);
-    if (st == LW_OK && found) /* for the default size only; a model at hand is not needed */
-        (void)!lw_locate_model(&(lw_model_options){ .model = settings->model }, 0, &s->model, NULL);
     cp.endpoint = s->endpoint;
     if (st == LW_OK)
         st = lw_client_create(&cp, &s->client, err);
     if (st == LW_OK)
         st = await_ready(s, roles, err);
     lw_progress_clear(&s->progress);
+    if (st == LW_OK && found)
+        guess_defaults(s);
     if (st != LW_OK) {
-        lw_session_close(&s);
+        lw_run_close(&s);
         return st;
     }
     *ret = s;
     return LW_OK;
 }
 
-void lw_session_close(lw_session **ps)
+void lw_run_close(lw_run **ps)
 {
-    lw_session *s = *ps;
+    lw_run *s = *ps;
 
     if (!s)
         return;
@@ -341,27 +370,27 @@ void lw_session_close(lw_session **ps)
     free(s);
 }
 
-const lw_model_choice *lw_session_model(const lw_session *s)
+const lw_model_choice *lw_run_model(const lw_run *s)
 {
     return &s->model;
 }
 
-int lw_session_workers(const lw_session *s, lw_role role)
+int lw_run_workers(const lw_run *s, lw_role role)
 {
     return s->workers[role];
 }
 
-const char *lw_session_hub(const lw_session *s)
+const char *lw_run_hub(const lw_run *s)
 {
     return s->cluster ? "private" : s->endpoint;
 }
 
-size_t lw_session_max_tensor_bytes(const lw_session *s)
+size_t lw_run_max_tensor_bytes(const lw_run *s)
 {
     return lw_client_max_frame_bytes(s->client);
 }
 
-double lw_session_start_ms(const lw_session *s)
+double lw_run_start_ms(const lw_run *s)
 {
     return s->start_ms;
 }
@@ -385,7 +414,7 @@ static int unfinished(const lw_job *jobs, int n)
     return left;
 }
 
-static void cancel_all(lw_session *s, const lw_job *jobs, int n, const char *reason)
+static void cancel_all(lw_run *s, const lw_job *jobs, int n, const char *reason)
 {
     for (int i = 0; i < n; i++) {
         lw_msg m;
@@ -398,7 +427,7 @@ static void cancel_all(lw_session *s, const lw_job *jobs, int n, const char *rea
     }
 }
 
-static void show_progress(lw_session *s, lw_job *jobs, int n, lw_job *job, const lw_msg *m)
+static void show_progress(lw_run *s, lw_job *jobs, int n, lw_job *job, const lw_msg *m)
 {
     uint64_t done = 0, total = 0;
 
@@ -422,31 +451,19 @@ static void show_progress(lw_session *s, lw_job *jobs, int n, lw_job *job, const
     lw_progress_update(&s->progress, "denoising", done < total ? done : total, total);
 }
 
-/* A preview is a courtesy: what is wrong with it is no reason to stop. */
-static void show_preview(const lw_session *s, const lw_msg *m)
-{
-    const lw_msg_tensor *mt = lw_msg_tensor_find(m, LW_T_PREVIEW);
-
-    if (!s->settings->preview || !mt || mt->t.dtype != LW_U8 || mt->t.rank != 3 ||
-        mt->t.shape[2] != 3 || mt->t.shape[0] < 1 || mt->t.shape[1] < 1)
-        return;
-    (void)!lw_png_write(s->settings->preview, mt->t.data, (int)mt->t.shape[1], (int)mt->t.shape[0],
-                        NULL, 0, NULL);
-}
-
 /* One message about a job. */
-static lw_status handle(lw_session *s, lw_job *jobs, int n, const lw_msg *m, lw_err *err)
+static lw_status handle(lw_run *s, lw_job *jobs, int n, const lw_msg *m, lw_err *err)
 {
     lw_job *job = job_of(jobs, n, m);
 
-    if (!job || job->finished)
+    if (lw_preview_answer(&s->preview, m) || !job || job->finished)
         return LW_OK;
     switch (m->type) {
     case LW_MSG_PROGRESS:
         show_progress(s, jobs, n, job, m);
         return LW_OK;
     case LW_MSG_PREVIEW:
-        show_preview(s, m);
+        lw_preview_show(&s->preview, s->client, m);
         return LW_OK;
     case LW_MSG_RESULT:
         job->finished = true;
@@ -465,7 +482,7 @@ static lw_status handle(lw_session *s, lw_job *jobs, int n, const lw_msg *m, lw_
 }
 
 /* After Ctrl-C: the hub frees its workers for others before we go. */
-static void drain_cancelled(lw_session *s, lw_job *jobs, int n)
+static void drain_cancelled(lw_run *s, lw_job *jobs, int n)
 {
     const int64_t deadline = lw_now_ms() + CANCEL_WAIT_MS;
 
@@ -485,7 +502,7 @@ static void drain_cancelled(lw_session *s, lw_job *jobs, int n)
     }
 }
 
-lw_status lw_session_run(lw_session *s, lw_job *jobs, int n, lw_err *err)
+lw_status lw_run_jobs(lw_run *s, lw_job *jobs, int n, lw_err *err)
 {
     lw_status st = LW_OK;
 

@@ -1,5 +1,5 @@
-#ifndef LW_ORCHESTRATE_SESSION_H
-#define LW_ORCHESTRATE_SESSION_H
+#ifndef LW_ORCHESTRATE_RUN_H
+#define LW_ORCHESTRATE_RUN_H
 
 #include "orchestrate/client.h"
 #include "orchestrate/locate.h"
@@ -13,15 +13,15 @@
 
 #define LW_MAX_PICTURES 64 /* of one job: the wire's limit of `n` */
 
-typedef struct lw_session lw_session;
+typedef struct lw_run lw_run;
 
 /** One request and where its answer goes. */
 typedef struct lw_job {
-    lw_msg *submit; /* type SUBMIT; lw_session_run gives it its id */
+    lw_msg *submit; /* type SUBMIT; lw_run_jobs gives it its id */
     /** The job's result; the message is valid during the call. A failure fails the job. */
     lw_status (*on_result)(void *arg, const lw_msg *submit, const lw_msg *result, lw_err *err);
     void *arg;
-    /* Set by lw_session_run. */
+    /* Set by lw_run_jobs. */
     bool finished;
     uint16_t steps_done[LW_MAX_PICTURES]; /* of each picture, for the bar */
     uint64_t steps_total;                 /* of all pictures */
@@ -42,28 +42,27 @@ LW_MUST_USE lw_status lw_find_hub(const char *named, char *ret_endpoint, size_t 
  * LW_E_UNAVAILABLE (no hub at --hub, or it lacks a role), LW_E_CANCELLED (Ctrl-C), LW_E_DEADLINE,
  * and what a worker said when it could not load.
  */
-LW_MUST_USE lw_status lw_session_open(const lw_settings *s, unsigned roles, lw_session **ret,
-                                      lw_err *err);
+LW_MUST_USE lw_status lw_run_open(const lw_settings *s, unsigned roles, lw_run **ret, lw_err *err);
 
 /** Close the connection, stop the private cluster, give the signals back. NULL-safe. */
-void lw_session_close(lw_session **s);
+void lw_run_close(lw_run **s);
 
 /** The model's defaults for size and steps. */
-const lw_model_choice *lw_session_model(const lw_session *s);
-/** Workers of a role that the hub had when the session was opened. */
-int lw_session_workers(const lw_session *s, lw_role role);
+const lw_model_choice *lw_run_model(const lw_run *s);
+/** Workers of a role that the hub had when the run was opened. */
+int lw_run_workers(const lw_run *s, lw_role role);
 /** Endpoint of the hub, or "private". */
-const char *lw_session_hub(const lw_session *s);
+const char *lw_run_hub(const lw_run *s);
 /** Most bytes that one tensor of a request or result may have. */
-size_t lw_session_max_tensor_bytes(const lw_session *s);
+size_t lw_run_max_tensor_bytes(const lw_run *s);
 /** Milliseconds it took to get a hub and workers that are ready. */
-double lw_session_start_ms(const lw_session *s);
+double lw_run_start_ms(const lw_run *s);
 
 /**
  * Submit the jobs and wait for all answers. The first Ctrl-C cancels them and waits a little for
  * the hub to agree; the second gives up at once. When one job fails, the others are cancelled.
  * Errors: that of the job, LW_E_CANCELLED, LW_E_UNAVAILABLE, what a private worker died of.
  */
-LW_MUST_USE lw_status lw_session_run(lw_session *s, lw_job *jobs, int n_jobs, lw_err *err);
+LW_MUST_USE lw_status lw_run_jobs(lw_run *s, lw_job *jobs, int n_jobs, lw_err *err);
 
 #endif
