@@ -8,24 +8,31 @@
 
 #include "common/file.h"
 
-lw_status lw_json_load(const char *path, json_t **ret, lw_err *err)
+lw_status lw_json_parse(const char *text, size_t len, const char *label, json_t **ret, lw_err *err)
 {
     json_error_t cause;
-    json_t *root;
+    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &cause);
+
+    if (root == NULL &&
+        cause.text[0] == '\0') /* how jansson tells most of its failed allocations */
+        return lw_fail(err, LW_E_NOMEM, "%s: no memory to parse %zu bytes of JSON", label, len);
+    if (root == NULL)
+        return lw_fail(err, LW_E_FORMAT, "%s: line %d, column %d: %s", label, cause.line,
+                       cause.column, cause.text);
+    *ret = root;
+    return LW_OK;
+}
+
+lw_status lw_json_load(const char *path, json_t **ret, lw_err *err)
+{
+    lw_status status;
     char *text = NULL;
     size_t len = 0;
 
     LW_TRY(lw_file_read(path, LW_JSON_MAX_FILE_BYTES, &text, &len, err));
-    root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &cause);
+    status = lw_json_parse(text, len, path, ret, err);
     free(text);
-    if (root == NULL) {
-        if (json_error_code(&cause) == json_error_out_of_memory)
-            return lw_fail(err, LW_E_NOMEM, "%s: no memory to parse it", path);
-        return lw_fail(err, LW_E_FORMAT, "%s: line %d, column %d: %s", path, cause.line,
-                       cause.column, cause.text);
-    }
-    *ret = root;
-    return LW_OK;
+    return status;
 }
 
 static bool failed(const lw_err *err)

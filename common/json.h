@@ -19,6 +19,10 @@
  * and LW_E_FORMAT with line and column; a key given twice is one. */
 LW_MUST_USE lw_status lw_json_load(const char *path, json_t **ret, lw_err *err);
 
+/** Parse text in memory; label stands for the file in messages. */
+LW_MUST_USE lw_status lw_json_parse(const char *text, size_t len, const char *label, json_t **ret,
+                                    lw_err *err);
+
 /** Integer in [min, max]. A missing key is an error unless has_default. */
 int64_t lw_json_int(const json_t *obj, const char *path, const char *key, int64_t min, int64_t max,
                     bool has_default, int64_t dflt, lw_err *err);

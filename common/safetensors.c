@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,6 +21,7 @@
 #include <unistd.h>
 
 #include "common/file.h"
+#include "common/json.h"
 #include "common/utf8.h"
 
 /* A tensor costs about 4 + rank commas, so this is far above what LW_ST_MAX_TENSORS need and keeps
@@ -298,8 +298,8 @@ static lw_status parse_entries(lw_st_file *f, json_t *root, uint8_t *data, uint6
 static lw_status parse(lw_st_file *f, uint8_t *bytes, size_t size, lw_err *err)
 {
     uint64_t header = 0;
-    json_error_t cause;
-    json_t *root;
+    json_t *root = NULL;
+    const char *label;
     lw_status status;
 
     if (size < 8)
@@ -318,13 +318,10 @@ static lw_status parse(lw_st_file *f, uint8_t *bytes, size_t size, lw_err *err)
                        "complete (download cut short)?",
                        f->path, header, size - 8);
     LW_TRY(prescan(f, bytes + 8, (size_t)header, err));
-    root = json_loadb((const char *)bytes + 8, (size_t)header, JSON_REJECT_DUPLICATES, &cause);
-    if (root == NULL) {
-        if (json_error_code(&cause) == json_error_out_of_memory)
-            return lw_fail(err, LW_E_NOMEM, "%s: no memory for its header", f->path);
-        return lw_fail(err, LW_E_FORMAT, "%s: header byte %d: %s", f->path, cause.position,
-                       cause.text);
-    }
+    label = lw_arena_printf(&f->arena, err, "%s: header", f->path);
+    if (label == NULL)
+        return LW_E_NOMEM;
+    LW_TRY(lw_json_parse((const char *)bytes + 8, (size_t)header, label, &root, err));
     status = json_is_object(root)
                  ? parse_entries(f, root, bytes + 8 + header, size - 8 - header, err)
                  : bad(f, err, "the header is not an object");
