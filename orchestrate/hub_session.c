@@ -174,7 +174,8 @@ static lw_status check_hello(const lw_hub *h, lw_hub_side side, const lw_msg *m,
     const int64_t low = (int64_t)m->minor_min, high = (int64_t)m->minor_max;
 
     if (worker != (side == LW_BACKEND))
-        return lw_fail(err, LW_E_PRECONDITION, "this is the hub's %s; a %s connects to the %s",
+        return lw_fail(err, LW_E_PRECONDITION,
+                       "this is the hub's %s; a peer of role %s connects to the %s",
                        side == LW_BACKEND ? "backend, for workers" : "frontend, for clients",
                        lw_role_name(m->role), worker ? "backend" : "frontend");
     if (h->io.role_allowed && !h->io.role_allowed(h->io.ctx, side, m->role))
