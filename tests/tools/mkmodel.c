@@ -183,14 +183,20 @@ static lw_status write_tokenizer(const char *out, const char *from, lw_err *err)
 /* ---- configurations: keys sorted, indent 2, as the libraries write them ------------------------
  */
 
-static lw_status write_index_files(const char *out, lw_err *err)
+static lw_status write_index_files(const char *out, const model *m, lw_err *err)
 {
+    /* The tiny model's own defaults, which the command line reads: it is slow work for nothing to
+     * draw its noise at the published size. */
+    const char *own = m == &tiny ? "  \"latentwire\": {\n    \"size\": [256, 256],\n"
+                                   "    \"steps\": 8\n  },\n"
+                                 : "";
     char dir[PATH_BYTES];
 
     LW_TRY(write_text(out, "model_index.json", err,
                       "{\n"
                       "  \"_class_name\": \"ZImagePipeline\",\n"
                       "  \"_diffusers_version\": \"0.36.0.dev0\",\n"
+                      "%s"
                       "  \"scheduler\": [\n    \"diffusers\",\n"
                       "    \"FlowMatchEulerDiscreteScheduler\"\n  ],\n"
                       "  \"text_encoder\": [\n    \"transformers\",\n    \"Qwen3Model\"\n  ],\n"
@@ -198,7 +204,8 @@ static lw_status write_index_files(const char *out, lw_err *err)
                       "  \"transformer\": [\n    \"diffusers\",\n"
                       "    \"ZImageTransformer2DModel\"\n  ],\n"
                       "  \"vae\": [\n    \"diffusers\",\n    \"AutoencoderKL\"\n  ]\n"
-                      "}\n"));
+                      "}\n",
+                      own));
     LW_TRY(make_dir(dir, out, "scheduler", err));
     return write_text(dir, "scheduler_config.json", err,
                       "{\n"
@@ -414,7 +421,7 @@ static lw_status write_model(const model *m, const options *o, const char *out, 
     if (mkdir(out, 0755) != 0 && errno != EEXIST)
         return lw_fail_errno(err, errno, out);
     if (!comfy)
-        LW_TRY(write_index_files(out, err));
+        LW_TRY(write_index_files(out, m, err));
     if (!comfy && (parts & ENCODER))
         LW_TRY(write_tokenizer(out, o->tokenizer, err));
     if (parts & ENCODER)
