@@ -453,12 +453,12 @@ static void tick_connecting(session *s, int64_t now)
         s->phase = GREETING;
         s->deadline_ms = now + WELCOME_MS;
         s->heard_ms = now;
-    } else if (now >= s->deadline_ms) {
-        lw_log(LW_WARN,
-               lw_sock_link(s->sock) == LW_LINK_REFUSED
-                   ? "the hub does not accept our key, or is no hub; still trying"
-                   : "no hub answers; still trying",
+    } else if (lw_sock_link(s->sock) == LW_LINK_REFUSED) {
+        lw_log(LW_WARN, "the hub does not accept our key, or is no hub; will try again",
                LW_KV_STR("hub", s->endpoint));
+        lose(s, "refused");
+    } else if (now >= s->deadline_ms) {
+        lw_log(LW_WARN, "no hub answers; still trying", LW_KV_STR("hub", s->endpoint));
         s->deadline_ms = INT64_MAX;
     }
 }

@@ -59,7 +59,7 @@ const char *lw_sock_endpoint(const lw_sock *s);
 typedef enum lw_link {
     LW_LINK_CONNECTING,
     LW_LINK_UP,
-    LW_LINK_REFUSED, /* the hub does not accept our key, or does not speak ZMTP; still trying */
+    LW_LINK_REFUSED, /* the hub does not accept our key, or is no hub. Close it; try again later */
     LW_LINK_LOST     /* was up and broke: for the hub we are gone. Close it, connect anew */
 } lw_link;
 lw_link lw_sock_link(lw_sock *s);
