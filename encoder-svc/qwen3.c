@@ -13,8 +13,8 @@
 
 #include "encoder-svc/qwen3_impl.h"
 
-#define KEEP_BYTES ((size_t)256 << 20) /* activations kept for the next pass; more is given back   \
-                                        */
+/* Activations kept for the next pass; more is given back. */
+#define KEEP_BYTES ((size_t)256 << 20)
 
 /* Activations of one pass; f32. */
 typedef struct pass {
