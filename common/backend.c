@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/size.h"
@@ -71,6 +72,23 @@ lw_status lw_keep_parse(const char *text, lw_keep *ret, lw_err *err)
         *ret = LW_KEEP_BF16;
     else
         return lw_fail(err, LW_E_INVALID, "--weights %s: expected auto, stored or bf16", text);
+    return LW_OK;
+}
+
+lw_status lw_model_part(const char *path, const char *const *folders, char *ret, size_t ret_bytes,
+                        lw_err *err)
+{
+    struct stat st;
+
+    for (; *folders != NULL; folders++) {
+        int n = snprintf(ret, ret_bytes, "%s/%s", path, *folders);
+
+        if (n < 0 || (size_t)n >= ret_bytes)
+            return lw_fail(err, LW_E_INVALID, "--model: the path %.80s... is too long", path);
+        if (stat(ret, &st) == 0 && S_ISDIR(st.st_mode))
+            return LW_OK;
+    }
+    snprintf(ret, ret_bytes, "%s", path);
     return LW_OK;
 }
 

@@ -1,10 +1,11 @@
-#include <stdarg.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/backend.h"
 #include "dit-svc/model.h"
 #include "dit-svc/s3dit.h"
 
@@ -169,14 +170,13 @@ static bool is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-static lw_status open_files(lw_dit *m, const char *path, lw_keep keep, lw_err *err)
+static lw_status open_files(lw_dit *m, const char *model, lw_keep keep, lw_err *err)
 {
-    char *inside = lw_arena_printf(&m->arena, err, "%s/transformer", path), *config;
+    static const char *const inside[] = { "transformer", "diffusion_models",
+                                          "split_files/diffusion_models", NULL };
+    char path[PATH_MAX], *config;
 
-    if (inside == NULL)
-        return LW_E_NOMEM;
-    if (is_dir(inside))
-        path = inside;
+    LW_TRY(lw_model_part(model, inside, path, sizeof(path), err));
     config = lw_arena_printf(&m->arena, err, "%s/config.json", path);
     if (config == NULL)
         return LW_E_NOMEM;

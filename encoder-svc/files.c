@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/backend.h"
+
 #define SHIPPED "models/qwen3-tokenizer"
 
 /* dir + middle + name; false (and an empty text) when it does not fit. */
@@ -97,14 +99,14 @@ static lw_status find_tokenizer(const char *model, const char *weights, char ret
 lw_status lw_encoder_find(const char *model, const char *tokenizer, lw_encoder_files *ret,
                           lw_err *err)
 {
+    static const char *const inside[] = { "text_encoder", "text_encoders",
+                                          "split_files/text_encoders", NULL };
+
     if (!model || !*model)
         return lw_fail(err, LW_E_INVALID, "--model: give a model folder or a text encoder file");
     if (access(model, F_OK) != 0)
         return lw_fail(err, LW_E_NOT_FOUND, "--model %s: no such file or folder", model);
-    if (!join(ret->weights, model, "/", "text_encoder"))
-        return lw_fail(err, LW_E_INVALID, "--model: the path %.80s... is too long", model);
-    if (!is_folder(ret->weights) && !join(ret->weights, model, "", ""))
-        return lw_fail(err, LW_E_INVALID, "--model: the path %.80s... is too long", model);
+    LW_TRY(lw_model_part(model, inside, ret->weights, sizeof(ret->weights), err));
     if (!tokenizer || !*tokenizer)
         return find_tokenizer(model, ret->weights, ret->tokenizer, err);
     if (!join(ret->tokenizer, tokenizer, "", "") || !holds_tokenizer(tokenizer))

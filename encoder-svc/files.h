@@ -12,7 +12,8 @@ typedef struct lw_encoder_files {
 } lw_encoder_files;
 
 /**
- * Find the parts of `model`: a pipeline folder (text_encoder/ and tokenizer/ in it), the
+ * Find the parts of `model`: a pipeline folder (text_encoder/ and tokenizer/ in it), a folder as
+ * ComfyUI has it (text_encoders/), the
  * text_encoder folder of one, a model folder that holds its tokenizer itself, or a single file.
  * `tokenizer` names the tokenizer's folder; NULL or "" looks for it in the model folder, and then
  * takes the Qwen3 tokenizer that comes with the project:

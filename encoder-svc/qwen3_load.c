@@ -246,8 +246,8 @@ static lw_status config_path(const char *path, bool is_folder, char ret[PATH_MAX
     return LW_OK;
 }
 
-/* A folder must say what it holds. Beside a single file a config.json counts when it is a Qwen3's:
- * it may be that of a neighbour. */
+/* Without a config.json (ComfyUI's files have none) the tensors tell. Beside a single file one counts
+ * when it is a Qwen3's: it may be that of a neighbour. */
 static lw_status open_config(lw_qwen3 *m, const char *path, lw_err *err)
 {
     char config[PATH_MAX];
@@ -258,7 +258,7 @@ static lw_status open_config(lw_qwen3 *m, const char *path, lw_err *err)
     lw_status st;
 
     LW_TRY(config_path(path, is_folder, config, err));
-    if (!is_folder && access(config, F_OK) != 0)
+    if (access(config, F_OK) != 0)
         return infer_config(m, err);
     LW_TRY(lw_json_load(config, &j, err));
     type = json_string_value(json_object_get(j, "model_type"));

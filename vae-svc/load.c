@@ -1,3 +1,4 @@
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -5,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/backend.h"
 #include "common/size.h"
 #include "vae-svc/model.h"
 
@@ -283,25 +285,6 @@ static bool is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/** Where the weights are: the vae folder inside a model folder, else the path itself. */
-static lw_status find_weights(const char *path, lw_arena *a, char **ret, lw_err *err)
-{
-    static const char *const inside[] = { "%s/vae", "%s/split_files/vae" };
-    char *p;
-
-    for (size_t i = 0; i < LW_ARRAY_LEN(inside); i++) {
-        p = lw_arena_printf(a, err, inside[i], path);
-        if (p == NULL)
-            return LW_E_NOMEM;
-        if (is_dir(p)) {
-            *ret = p;
-            return LW_OK;
-        }
-    }
-    *ret = lw_arena_strndup(a, path, strlen(path), err);
-    return *ret != NULL ? LW_OK : LW_E_NOMEM;
-}
-
 /** config.json in the folder, or beside the file; *ret NULL when there is none. */
 static lw_status find_config(const char *path, lw_arena *a, char **ret, lw_err *err)
 {
@@ -347,14 +330,15 @@ static lw_status load_half(lw_vae *v, void (*half)(loader *l), lw_err *err)
     return l.status;
 }
 
-static lw_status load(lw_vae *v, const char *path, lw_keep keep, lw_err *err)
+static lw_status load(lw_vae *v, const char *model, lw_keep keep, lw_err *err)
 {
-    char *weights = NULL;
+    static const char *const inside[] = { "vae", "split_files/vae", NULL };
+    char path[PATH_MAX];
 
-    LW_TRY(find_weights(path, &v->arena, &weights, err));
-    LW_TRY(lw_weights_open(weights, keep, &v->weights, err));
+    LW_TRY(lw_model_part(model, inside, path, sizeof(path), err));
+    LW_TRY(lw_weights_open(path, keep, &v->weights, err));
     LW_TRY(lw_vae_layout_detect(v->weights, &v->layout, err));
-    LW_TRY(read_config(v, weights, err));
+    LW_TRY(read_config(v, path, err));
     return load_half(v, load_decoder, err);
 }
 
