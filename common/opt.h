@@ -11,11 +11,13 @@
 /*
  * One option table per program or verb: parses (getopt_long), validates, sets defaults and prints
  * the help, so these never drift apart. Precedence: flag, then environment
- * (LATENTWIRE_<NAME>, upper case, '-' as '_'), then the default in the table.
+ * (LATENTWIRE_<NAME>, upper case, '-' as '_'), then the default in the table. An empty variable
+ * counts as unset; a flag's is 1/0, true/false, yes/no or on/off; a list's is one item. A variable
+ * that a flag overrides is not looked at.
  */
 
 typedef enum lw_opt_kind {
-    LW_OPT_FLAG,   /* bool: --name / --no-name */
+    LW_OPT_FLAG,   /* bool: --name / --no-name; the help shows the one that changes the default */
     LW_OPT_INT,    /* int64_t in [min, max] */
     LW_OPT_DOUBLE, /* double in [min, max] */
     LW_OPT_STR,    /* const char * */

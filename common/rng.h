@@ -22,7 +22,7 @@ uint32_t lw_rng_u32(lw_rng *r);
  * n standard normal values, bit layout and order of torch.randn for n >= 16: uniforms of 24 bits,
  * then Box-Muller on groups of 16 (pairs j, j + 8), and the last 16 redone when n is not a multiple
  * of 16. For n < 16 PyTorch uses another routine; here the first n of a group of 16 are given
- * (documented in docs/numerics.md; the pipeline never asks for fewer than 64). Within 1e-6 of
+ * (the pipeline never asks for fewer than 64). Within 1e-6 of
  * PyTorch's vector code (measured: 4.8e-7).
  */
 void lw_rng_normal(lw_rng *r, float *ret, size_t n);
