@@ -73,33 +73,45 @@ static void send_stranger(lw_hub *h, lw_hub_side side, const lw_peer *peer, cons
     (void)!h->io.send(h->io.ctx, side, peer, &m, NULL);
 }
 
-void lw_hub_refuse(lw_hub *h, lw_hub_session *s, const uint8_t *id, const lw_err *err)
+static void keep_refusal(lw_hub *h, lw_hub_session *s, const uint8_t id[16], const lw_err *err)
 {
-    lw_hub_refusal *r, **end = &s->refusals;
-    lw_msg m;
+    const size_t text_bytes = strlen(err->text) + 1;
+    lw_hub_refusal *r = NULL, **end = &s->refusals;
 
-    lw_msg_error(&m, id, err);
-    if (lw_hub_send(h, s, &m) != LW_E_EXHAUSTED || !id || s->side == LW_BACKEND)
-        return;
-    if (s->n_refusals == LW_HUB_MAX_REFUSALS || !(r = malloc(sizeof(*r)))) {
+    if (s->n_refusals < LW_HUB_MAX_REFUSALS)
+        r = malloc(sizeof(*r) + text_bytes);
+    if (!r) {
         lw_hub_session_lose(h, s, "it does not read its answers");
         return;
     }
-    *r = (lw_hub_refusal){ .err = *err };
+    r->next = NULL;
+    r->code = err->code;
     memcpy(r->id, id, sizeof(r->id));
+    memcpy(r->text, err->text, text_bytes);
     while (*end)
         end = &(*end)->next;
     *end = r;
     s->n_refusals++;
 }
 
+void lw_hub_refuse(lw_hub *h, lw_hub_session *s, const uint8_t *id, const lw_err *err)
+{
+    lw_msg m;
+
+    lw_msg_error(&m, id, err);
+    if (lw_hub_send(h, s, &m) == LW_E_EXHAUSTED && id && s->side == LW_FRONTEND)
+        keep_refusal(h, s, id, err);
+}
+
 bool lw_hub_refusals_flush(lw_hub *h, lw_hub_session *s)
 {
     while (s->refusals) {
         lw_hub_refusal *r = s->refusals;
+        lw_err err = { .code = r->code };
         lw_msg m;
 
-        lw_msg_error(&m, r->id, &r->err);
+        memcpy(err.text, r->text, strlen(r->text) + 1);
+        lw_msg_error(&m, r->id, &err);
         if (lw_hub_send(h, s, &m) == LW_E_EXHAUSTED)
             return true;
         s->refusals = r->next;

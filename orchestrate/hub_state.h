@@ -24,7 +24,7 @@
 #define LW_HUB_MAX_RETRIES    2
 #define LW_HUB_MAX_DEATHS     2 /* workers lost over one task; a third is not risked */
 #define LW_HUB_MAX_MALFORMED  3
-#define LW_HUB_MAX_REFUSALS   64 /* errors waiting for a client that does not read */
+#define LW_HUB_MAX_REFUSALS   1024 /* errors waiting for a client that does not read */
 #define LW_HUB_DEFAULT_SIDE   1024
 #define LW_HUB_DEFAULT_STEPS  8
 #define LW_HUB_DEFAULT_TOKENS 512
@@ -123,7 +123,8 @@ struct lw_hub_job {
 typedef struct lw_hub_refusal {
     struct lw_hub_refusal *next;
     uint8_t id[16];
-    lw_err err;
+    lw_status code;
+    char text[]; /* a client may have many of them: no longer than it is */
 } lw_hub_refusal;
 
 struct lw_hub_session {

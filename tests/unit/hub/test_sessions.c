@@ -628,7 +628,21 @@ static void test_client_that_never_reads_is_shown_out(void **state)
     world_init(&w, NULL);
     c = world_client(&w, "c");
     c->link = LW_E_EXHAUSTED;
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 1024; i++) {
+        lw_msg m = job_prompt(i, LW_ARTEFACT_IMAGE);
+
+        lw_msg_set(&m, width, 1);
+        world_send(&w, c, &m);
+    }
+    assert_int_equal(lw_hub_sessions(w.hub, LW_FRONTEND), 1);
+    c->link = LW_OK; /* late, but not too late: nothing is lost */
+    for (int i = 0; i < 4; i++) {
+        world_wait(&w, 250);
+        for (; c->n_read < c->n_mail; c->n_read++)
+            assert_int_equal(c->mail[c->n_read].msg.type, LW_MSG_ERROR);
+    }
+    c->link = LW_E_EXHAUSTED;
+    for (int i = 0; i < 1025; i++) {
         lw_msg m = job_prompt(i, LW_ARTEFACT_IMAGE);
 
         lw_msg_set(&m, width, 1);

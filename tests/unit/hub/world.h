@@ -19,7 +19,7 @@
 #define HEIGHT   16
 #define STEPS    4
 
-#define MAX_MAIL  512
+#define MAX_MAIL  1100
 #define MAX_PEERS 64
 
 typedef struct peer {
