@@ -9,7 +9,7 @@
 #include "lw_version.h"
 
 /* Members of a request, by what json_t they become. The list is what "known keys" means. */
-/* clang-format off: columns, as in proto/schema.h */
+/* clang-format off */
 #define REQUEST_KEYS(U, I, F, B, S)                                                                \
     S(prompt)                                                                                      \
     S(negative_prompt) S(system_prompt) S(thinking) S(assistant) B(think_block) B(raw) I(layer)    \

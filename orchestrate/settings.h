@@ -35,7 +35,8 @@ typedef struct lw_settings {
 
 #define LW_SET(m) offsetof(lw_settings, m)
 
-/* clang-format off: a table reads better with one option a line */
+/* A table reads better with one option a line. */
+/* clang-format off */
 #define LW_OPTS_PROMPT                                                                             \
     { .name = "negative",                                                                          \
       .kind = LW_OPT_STR,                                                                          \
