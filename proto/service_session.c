@@ -48,9 +48,10 @@ typedef struct session {
     uint64_t epoch;
     int64_t hb_ms, silence_ms, heard_ms, next_hb_ms;
 
-    bool running;        /* the task box is with the worker */
-    bool credit_due;     /* the hub has not heard what we can take */
-    lw_packet answer;    /* waits to be sent */
+    bool running;         /* the task box is with the worker */
+    bool credit_due;      /* the hub has not heard what we can take */
+    lw_progress progress; /* both wait to be sent, in this order */
+    lw_packet answer;
     uint64_t task_epoch; /* session that the running task, or the answer, belongs to */
     uint8_t task_id[16];
 
@@ -87,7 +88,7 @@ static void drop_mailboxes(session *s)
     checkpoint = s->w->checkpoint;
     preview = s->w->preview;
     s->w->checkpoint.n_frames = s->w->preview.n_frames = 0;
-    s->w->progress.pending = false;
+    s->w->progress.pending = s->progress.pending = false;
     pthread_mutex_unlock(&s->w->lock);
     lw_packet_clear(&checkpoint);
     lw_packet_clear(&preview);
@@ -207,16 +208,34 @@ static void say_bye(session *s, const char *reason)
     (void)say(s, &m);
 }
 
-/* Each mailbox is emptied once; what the queue does not take is replaced by something newer. */
+/* Kept until the queue takes it, or something newer replaces it: the last step is always told. */
+static void send_progress(session *s)
+{
+    const lw_msg *request = &s->w->request;
+    lw_msg m;
+
+    if (!s->progress.pending)
+        return;
+    lw_msg_init(&m, LW_MSG_PROGRESS, s->task_id);
+    lw_msg_set(&m, op, request->op);
+    lw_msg_set(&m, attempt, lw_msg_get(request, attempt, 0));
+    lw_msg_set(&m, step, s->progress.step);
+    lw_msg_set(&m, total, s->progress.total);
+    lw_msg_set(&m, picture, s->progress.picture);
+    lw_msg_set(&m, sigma, s->progress.sigma);
+    lw_msg_set(&m, t_ms, s->progress.t_ms);
+    s->progress.pending = say(s, &m) == LW_E_EXHAUSTED;
+}
+
+/* Checkpoints and previews that the queue does not take are dropped; newer ones follow. */
 static void send_mailboxes(session *s)
 {
     lw_worker *w = s->w;
     lw_packet checkpoint, preview;
-    lw_progress p;
-    lw_msg m;
 
     pthread_mutex_lock(&w->lock);
-    p = w->progress;
+    if (w->progress.pending)
+        s->progress = w->progress;
     checkpoint = w->checkpoint;
     preview = w->preview;
     w->progress.pending = false;
@@ -225,17 +244,7 @@ static void send_mailboxes(session *s)
 
     if (checkpoint.n_frames > 0)
         (void)!lw_sock_send(s->sock, NULL, &checkpoint, NULL);
-    if (p.pending) {
-        lw_msg_init(&m, LW_MSG_PROGRESS, s->task_id);
-        lw_msg_set(&m, op, w->request.op);
-        lw_msg_set(&m, attempt, lw_msg_get(&w->request, attempt, 0));
-        lw_msg_set(&m, step, p.step);
-        lw_msg_set(&m, total, p.total);
-        lw_msg_set(&m, picture, p.picture);
-        lw_msg_set(&m, sigma, p.sigma);
-        lw_msg_set(&m, t_ms, p.t_ms);
-        (void)say(s, &m);
-    }
+    send_progress(s);
     if (preview.n_frames > 0)
         (void)!lw_sock_send(s->sock, NULL, &preview, NULL);
     lw_packet_clear(&checkpoint);
@@ -247,8 +256,13 @@ static void send_due(session *s)
 {
     if (s->phase != UP)
         return;
-    if (s->running && s->task_epoch == s->epoch)
+    if (s->task_epoch != s->epoch) /* a task of an earlier session */
+        lw_packet_clear(&s->answer);
+    else if (s->running)
         send_mailboxes(s);
+    send_progress(s);
+    if (s->progress.pending)
+        return;
     if (s->answer.n_frames > 0 && lw_sock_send(s->sock, NULL, &s->answer, NULL) != LW_OK)
         return;
     if (s->credit_due && say_credit(s) == LW_OK)
@@ -262,15 +276,17 @@ static void take_answer(session *s)
     lw_packet p;
     bool interrupted = s->aborted && s->w->was_cancelled;
 
-    if (s->running && s->phase == UP && s->task_epoch == s->epoch)
+    if (s->phase == UP && s->task_epoch == s->epoch)
         send_mailboxes(s);
+    else
+        drop_mailboxes(s);
     lw_worker_take(s->w, &p);
     s->running = false;
     s->credit_due = true;
-    drop_mailboxes(s);
     if (interrupted) {
         /* Nobody asked for this cancel: the hub shall give the task to another worker. */
         lw_packet_clear(&p);
+        s->progress.pending = false;
         if (s->phase == UP && s->task_epoch == s->epoch)
             say_error(s, s->task_id, LW_E_UNAVAILABLE, "the worker was told to stop");
         return;
@@ -313,10 +329,8 @@ static void on_welcome(session *s, const lw_msg *m, int64_t now)
     atomic_store(&s->w->sending, true);
     lw_log(LW_INFO, "joined the hub", LW_KV_INT("epoch", (int64_t)s->epoch),
            LW_KV_STR("hub", lw_msg_get(m, build, "unknown")));
-    if (s->task_epoch != s->epoch) {
-        cancel_running(s);
-        lw_packet_clear(&s->answer);
-    }
+    if (s->task_epoch != s->epoch)
+        cancel_running(s); /* its answer would be dropped */
 }
 
 /* The message is decoded again into the arena that lives as long as the task. */

@@ -356,6 +356,7 @@ static void a_huge_claim_costs_no_memory(void **state)
     lw_err err = { 0 };
     lw_packet p;
     lw_peer from;
+    size_t have = 0;
     ssize_t n;
     int fd;
     long before;
@@ -369,12 +370,17 @@ static void a_huge_claim_costs_no_memory(void **state)
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
     assert_int_equal(write(fd, greeting, sizeof(greeting)), sizeof(greeting));
     assert_int_equal(write(fd, ready, sizeof(ready) - 1), sizeof(ready) - 1);
+    do { /* its greeting and READY come first */
+        n = read(fd, reply + have, sizeof(reply) - have);
+        assert_true(n > 0);
+        have += (size_t)n;
+    } while (!memmem(reply, have, "ROUTER", 6));
     assert_int_equal(write(fd, word, sizeof(word)), sizeof(word));
     assert_ok(recv_soon(hub, &from, &p, &err), &err); /* so far it is a proper peer */
     assert_text(&p, "w");
     lw_packet_clear(&p);
     assert_int_equal(write(fd, claim, sizeof(claim)), sizeof(claim));
-    do /* greeting, READY, then the hub hangs up */
+    do /* the hub hangs up */
         n = read(fd, reply, sizeof(reply));
     while (n > 0);
     assert_true(n == 0 || errno == ECONNRESET);
