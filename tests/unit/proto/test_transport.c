@@ -557,7 +557,7 @@ static void a_live_socket_is_not_replaced(void **state)
 
     /* A program that does not lock. */
     fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    snprintf(a.sun_path, sizeof(a.sun_path), "%s", endpoint + 6);
+    snprintf(a.sun_path, sizeof(a.sun_path), "%.100s", endpoint + 6);
     assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
     assert_int_equal(listen(fd, 1), 0);
     assert_bind_fails(endpoint, LW_E_UNAVAILABLE, "another process");
