@@ -9,6 +9,8 @@
 #define MIB           ((size_t)1024 * 1024)
 #define RETRY_SEND_MS 20
 #define GAP_FACTOR    2
+#define LOG_WINDOW_MS 1000
+#define LOG_LINES     10
 
 /* ---- life ---- */
 
@@ -168,6 +170,23 @@ void lw_hub_settle(lw_hub *h)
 
 /* ---- messages ---- */
 
+/* A log that anybody can fill is a disk that anybody can fill. */
+bool lw_hub_may_log(lw_hub *h)
+{
+    if (h->now_ms - h->log_window_ms >= LOG_WINDOW_MS) {
+        if (h->log_left_out)
+            lw_log(LW_WARN, "lines left out", LW_KV_INT("lines", h->log_left_out));
+        h->log_window_ms = h->now_ms;
+        h->log_lines = h->log_left_out = 0;
+    }
+    if (h->log_lines == LOG_LINES) {
+        h->log_left_out++;
+        return false;
+    }
+    h->log_lines++;
+    return true;
+}
+
 static void from_stranger(lw_hub *h, lw_hub_side side, const lw_peer *peer, const lw_msg *m)
 {
     lw_err err = { 0 };
@@ -287,8 +306,9 @@ void lw_hub_malformed(lw_hub *h, lw_hub_side side, const lw_peer *peer, const lw
 
     h->now_ms = now_ms;
     h->count.malformed++;
-    lw_log(LW_WARN, "malformed message", LW_KV_STR("from", s ? s->name : "a stranger"),
-           LW_KV_STR("type", lw_msg_type_name(m->type)), LW_KV_STR("why", why->text));
+    if (lw_hub_may_log(h))
+        lw_log(LW_WARN, "malformed message", LW_KV_STR("from", s ? s->name : "a stranger"),
+               LW_KV_STR("type", lw_msg_type_name(m->type)), LW_KV_STR("why", why->text));
     if (s) {
         s->heard_ms = now_ms;
         lw_hub_refuse(h, s, m->has_id ? m->id : NULL, why);

@@ -261,8 +261,9 @@ void lw_hub_hello(lw_hub *h, lw_hub_side side, const lw_peer *peer, const lw_msg
         st = add_session(h, side, m, &s, &err);
     if (st != LW_OK) {
         h->count.workers_refused += side == LW_BACKEND;
-        lw_log(LW_WARN, "refused a peer", LW_KV_STR("role", lw_role_name(m->role)),
-               LW_KV_STR("name", lw_msg_get(m, name, "")), LW_KV_STR("why", err.text));
+        if (lw_hub_may_log(h))
+            lw_log(LW_WARN, "refused a peer", LW_KV_STR("role", lw_role_name(m->role)),
+                   LW_KV_STR("name", lw_msg_get(m, name, "")), LW_KV_STR("why", err.text));
         send_stranger(h, side, peer, &err);
         return;
     }

@@ -172,14 +172,18 @@ struct lw_hub {
     double longest_ms[LW_N_OPS];      /* longest step per unit of lw_hub_task_cost */
     lw_embedding_cache *cache;
     lw_hub_counters count;
-    bool draining, said_goodbye;
+    bool draining;
     int64_t drain_deadline_ms;
+    int64_t log_window_ms; /* see lw_hub_may_log */
+    int log_lines, log_left_out;
 };
 
 /* hub_core.c */
 
 /** Draw the consequences of what happened; see above. */
 void lw_hub_settle(lw_hub *h);
+/** Whether to log a line that a peer can cause at will: not more than a few in a second. */
+bool lw_hub_may_log(lw_hub *h);
 
 /* hub_session.c */
 

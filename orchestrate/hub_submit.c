@@ -391,7 +391,8 @@ void lw_hub_submit(lw_hub *h, lw_hub_session *client, const lw_msg *m)
         return;
     }
     h->count.jobs_refused++;
-    lw_log(LW_INFO, "job refused", LW_KV_REQ("job", m->id), LW_KV_STR("client", client->name),
-           LW_KV_STR("why", err.text));
+    if (lw_hub_may_log(h))
+        lw_log(LW_INFO, "job refused", LW_KV_REQ("job", m->id), LW_KV_STR("client", client->name),
+               LW_KV_STR("why", err.text));
     lw_hub_refuse(h, client, m->id, &err);
 }

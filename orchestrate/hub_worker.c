@@ -326,11 +326,10 @@ void lw_hub_worker_answer(lw_hub *h, lw_hub_session *s, const lw_msg *m)
     lw_hub_task *t = m->has_id ? find_task(s, m->id) : NULL;
 
     if (!t) {
-        if (m->type == LW_MSG_ERROR && !m->has_id)
+        h->count.late_dropped += m->has_id;
+        if (m->type == LW_MSG_ERROR && !m->has_id && lw_hub_may_log(h))
             lw_log(LW_WARN, "a worker complains", LW_KV_STR("worker", s->name),
                    LW_KV_STR("message", lw_msg_get(m, message, "")));
-        else
-            h->count.late_dropped++;
         return;
     }
     t->idle_beats = 0;

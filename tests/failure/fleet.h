@@ -46,7 +46,7 @@ void fleet_await(fleet *f, const char *path, int64_t value);
 int64_t fleet_number(fleet *f, const char *path);
 /** Wait for a process to end; its wait status. */
 int fleet_reap(fleet *f, pid_t pid);
-/** Resident memory of the hub, bytes. */
+/** Resident memory of the hub, bytes; 0 where a sanitizer makes it meaningless. */
 size_t fleet_hub_rss(const fleet *f);
 
 /** A connected client. */
