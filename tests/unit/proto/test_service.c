@@ -630,8 +630,8 @@ static void sigterm_without_a_hub(void **state)
 static void it_dies_with_its_parent(void **state)
 {
     const char *root = getenv("LW_BUILD_ROOT");
-    char command[1024];
-    char *argv[] = { "sh", "-c", command, NULL };
+    char shell[] = "sh", flag[] = "-c", command[1024];
+    char *argv[] = { shell, flag, command, NULL };
     lw_peer worker;
     pid_t sh;
     lw_status s = LW_OK;
