@@ -151,6 +151,19 @@ static void remove_files(const char *dir)
     rmdir(dir);
 }
 
+/* In order, at once: so that a sanitizer can have its say about what was leaked. */
+static void stop_hub(fleet *f)
+{
+    int status;
+
+    kill(f->hub, SIGTERM);
+    kill(f->hub, SIGINT);
+    status = fleet_reap(f, f->hub);
+    if (!WIFEXITED(status) || (WEXITSTATUS(status) != lw_status_exit(LW_E_CANCELLED) &&
+                               WEXITSTATUS(status) != lw_status_exit(LW_OK)))
+        fail_msg("the hub ended with wait status %#x; LW_TEST_KEEP=1 keeps its log", status);
+}
+
 void fleet_stop(fleet *f)
 {
     for (int i = 0; i < f->n_pids; i++)
@@ -158,10 +171,8 @@ void fleet_stop(fleet *f)
             kill(f->pids[i], SIGKILL);
             waitpid(f->pids[i], NULL, 0);
         }
-    if (f->hub > 0) {
-        kill(f->hub, SIGKILL);
-        waitpid(f->hub, NULL, 0);
-    }
+    if (f->hub > 0)
+        stop_hub(f);
     if (!keep_files())
         remove_files(f->dir);
 }
