@@ -14,7 +14,7 @@
 
 /* Rows of a strip: enough positions that reading the filters is small beside using them. */
 #define STRIP_ROWS      4
-#define STRIP_POSITIONS 256
+#define STRIP_POSITIONS 128
 /* Filters are laid out for a strip of a middling picture; should another size want another layout,
  * it takes the slow path. */
 #define NOMINAL_WIDTH 64

@@ -14,11 +14,13 @@
 /* Multiples of 48, the width of the library's f32 tile. Wider is faster (the rows of x are packed
  * anew for every panel) as long as there are enough pieces for the threads. */
 #define PANEL      192
-#define PANEL_WIDE 480
+#define PANEL_WIDE 384
 #define WIDE_FROM  4800
 #define ROW_BLOCK  1024
 #define ROW_ALIGN  8
-#define K_BLOCK    2560
+/* The library's own block of the inner dimension: a widened block of a panel fits the second-level
+ * cache, and adding to y block by block costs no more than it does inside the library. */
+#define K_BLOCK 384
 /* Up to here the weights are read once per row, which beats a product of so few rows. */
 #define GEMV_ROWS  3
 #define GEMV_PANEL 64
