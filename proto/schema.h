@@ -314,7 +314,6 @@ typedef enum lw_artefact {
     LW_REQUEST_LAYOUT(X, SUBMIT)                                                                   \
     X(ACCEPTED, O, queue_pos)                                                                      \
     X(ACCEPTED, O, seed)                                                                           \
-    X(ACCEPTED, O, seed)                                                                           \
     X(STATUS, O, report)
 
 typedef struct lw_f64s {

@@ -315,6 +315,22 @@ static void required_fields_are_required(void **state)
     assert_string_equal(err.text, "error: code is missing");
 }
 
+static void the_layout_names_a_field_once(void **state)
+{
+    static const struct {
+        int type, field;
+    } rows[] = {
+#define ROW(type, need, m) { LW_MSG_##type, LW_F_##m },
+        LW_MSG_LAYOUT(ROW)
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LW_ARRAY_LEN(rows); i++)
+        for (size_t j = 0; j < i; j++)
+            if (rows[i].type == rows[j].type && rows[i].field == rows[j].field)
+                fail_msg("row %zu repeats row %zu", i, j);
+}
+
 /* ---- kinds and limits ---- */
 
 typedef void value_fn(writer *w);
@@ -872,6 +888,7 @@ int main(void)
         T(version_and_type_are_needed),
         T(type_and_id_are_known_after_a_failure),
         T(required_fields_are_required),
+        T(the_layout_names_a_field_once),
         T(kinds_and_limits_are_checked),
         T(a_sender_is_held_to_the_limits),
         T(error_texts_are_made_presentable),
