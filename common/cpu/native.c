@@ -54,7 +54,7 @@ static void rmsnorm_piece(void *arg, int thread, int64_t piece)
     {
         const float *x = lw_row(r->a, i);
 
-        r->vec->norm_apply(lw_row(r->y, i), x, 0, rms_factor(r->vec, x, r->d, r->eps), r->m, r->d);
+        r->vec->norm_scale(lw_row(r->y, i), x, rms_factor(r->vec, x, r->d, r->eps), r->m, r->d);
     }
 }
 
@@ -86,10 +86,14 @@ static void layernorm_piece(void *arg, int thread, int64_t piece)
     EACH_ROW(r, piece, i)
     {
         const float *x = lw_row(r->a, i);
-        float mean = (float)(r->vec->sum(x, r->d) / (double)r->d);
-        double var = r->vec->sum_sq_dev(x, r->d, mean) / (double)r->d;
+        double d = (double)r->d, mean = r->vec->sum(x, r->d) / d, rest, var;
+        float mean32 = (float)mean;
 
-        r->vec->norm_apply(lw_row(r->y, i), x, mean, (float)(1.0 / sqrt(var + r->eps)), r->m, r->d);
+        /* Deviations are taken from the rounded mean; what rounding lost is put back. */
+        rest = mean - (double)mean32;
+        var = fmax(r->vec->sum_sq_dev(x, r->d, mean32) / d - rest * rest, 0);
+        r->vec->norm_center(lw_row(r->y, i), x, mean32, (float)rest,
+                            (float)(1.0 / sqrt(var + r->eps)), r->m, r->d);
     }
 }
 

@@ -201,14 +201,9 @@ static double vec_sum(const float *x, int64_t n)
 {
     double total = 0;
 
-    for (int64_t i = 0; i < n; i += SUM_BLOCK) {
-        int64_t end = n - i < SUM_BLOCK ? n : i + SUM_BLOCK;
-        float s = 0;
-#pragma omp simd reduction(+ : s)
-        for (int64_t j = i; j < end; j++)
-            s += x[j];
-        total += (double)s;
-    }
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < n; i++)
+        total += (double)x[i];
     return total;
 }
 
@@ -227,11 +222,19 @@ static double vec_sum_sq_dev(const float *x, int64_t n, float mean)
     return total;
 }
 
-static void vec_norm_apply(float *y, const float *x, float mean, float r, const float *m, int64_t n)
+static void vec_norm_scale(float *y, const float *x, float r, const float *m, int64_t n)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
-        y[i] = (x[i] - mean) * r * m[i];
+        y[i] = x[i] * r * m[i];
+}
+
+static void vec_norm_center(float *y, const float *x, float mean, float rest, float r,
+                            const float *m, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (x[i] - mean - rest) * r * m[i];
 }
 
 static void vec_norm_add(float *y, const float *x, float r, const float *m, int64_t n)
@@ -436,7 +439,8 @@ const lw_vec LW_VEC_TABLE = {
     .sum_sq = vec_sum_sq,
     .sum = vec_sum,
     .sum_sq_dev = vec_sum_sq_dev,
-    .norm_apply = vec_norm_apply,
+    .norm_scale = vec_norm_scale,
+    .norm_center = vec_norm_center,
     .norm_add = vec_norm_add,
     .add = vec_add,
     .scale = vec_scale,

@@ -26,13 +26,17 @@ typedef struct lw_vec {
     void (*gemv)(float *y, const void *w, lw_dtype dtype, int64_t stride, int64_t n_rows,
                  const float *x, int64_t n, const float *b);
 
-    /** Sum of x^2; sum of x; sum of (x - mean)^2. Blocks in f32, blocks added in f64. */
+    /** Sum of x^2, and of (x - mean)^2: blocks in f32, added in f64. Sum of x, in f64. */
     double (*sum_sq)(const float *x, int64_t n);
-    double (*sum)(const float *x, int64_t n);
     double (*sum_sq_dev)(const float *x, int64_t n, float mean);
+    double (*sum)(const float *x, int64_t n);
 
-    /** y = (x - mean) * r * m; y += x * r * m; y += x; y += v (a bias row). */
-    void (*norm_apply)(float *y, const float *x, float mean, float r, const float *m, int64_t n);
+    /** y = x * r * m. */
+    void (*norm_scale)(float *y, const float *x, float r, const float *m, int64_t n);
+    /** y = (x - mean - rest) * r * m: a mean in two parts, so that none of it is lost. */
+    void (*norm_center)(float *y, const float *x, float mean, float rest, float r, const float *m,
+                        int64_t n);
+    /** y += x * r * m; y += x. */
     void (*norm_add)(float *y, const float *x, float r, const float *m, int64_t n);
     void (*add)(float *y, const float *x, int64_t n);
     /** y *= s. */

@@ -9,6 +9,8 @@
  * too.
  */
 
+#include <stddef.h>
+
 #include "common/kernels.h"
 
 typedef struct kt_rng {
@@ -60,6 +62,7 @@ typedef struct kt_op {
     double bound;
     const char *reason;
     int n_cases;
+    size_t slot; /* offset of the operation in lw_kernels */
 } kt_op;
 
 extern const kt_op kt_ops[];

@@ -187,7 +187,9 @@ static void test_nan_is_kept(void **state)
         x[13] = NAN;
         assert_true(isnan(vec->sum_sq(x, 20)) && isnan(vec->sum(x, 20)));
         assert_true(isnan(vec->sum_sq_dev(x, 20, 0)));
-        vec->norm_apply(y, x, 0, 1, m, 20);
+        vec->norm_scale(y, x, 1, m, 20);
+        assert_true(isnan(y[13]) && y[12] == 1);
+        vec->norm_center(y, x, 0, 0, 1, m, 20);
         assert_true(isnan(y[13]) && y[12] == 1);
         vec->swiglu(y, x, m, 20);
         assert_true(isnan(y[13]) && !isnan(y[12]));
