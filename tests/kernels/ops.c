@@ -325,9 +325,13 @@ static lw_tensor run_from_rgb8(kt_run *r)
 
 #define F32_EPS 6e-8
 
-/* The only place where a tolerance is written down. */
+/*
+ * The only place where a tolerance is written down. Where sums are long the error of an item is a
+ * random walk, and a bound must hold for the largest of some 10^8 items: it is about twice the
+ * largest error seen in 10^7, and a small part of the worst case (n additions: n / 2 times 6e-8).
+ */
 const kt_op kt_ops[] = {
-    { "linear", run_linear, 50 * F32_EPS, "f32 sums of up to 5300 terms in blocks", 24,
+    { "linear", run_linear, 70 * F32_EPS, "f32 sums of up to 5300 terms in blocks", 24,
       offsetof(lw_kernels, linear) },
     { "rmsnorm", run_rmsnorm, 10 * F32_EPS, "f32 sum of squares, three roundings", 30,
       offsetof(lw_kernels, rmsnorm) },
@@ -338,7 +342,7 @@ const kt_op kt_ops[] = {
     { "add", run_add, 0, "one addition", 15, offsetof(lw_kernels, add) },
     { "qk_norm_rope", run_qk_norm_rope, 12 * F32_EPS, "norm, two products and a sum", 30,
       offsetof(lw_kernels, qk_norm_rope) },
-    { "attention", run_attention, 160 * F32_EPS,
+    { "attention", run_attention, 250 * F32_EPS,
       "scores up to 10 from f32 sums: their absolute error is a relative one of the weights", 20,
       offsetof(lw_kernels, attention) },
     { "swiglu", run_swiglu, 8 * F32_EPS, "exp to 2 ulp, quotient, product", 20,
@@ -348,7 +352,7 @@ const kt_op kt_ops[] = {
     { "fill_rows", run_fill_rows, 0, "a copy", 10, offsetof(lw_kernels, fill_rows) },
     { "patchify", run_patchify, 0, "a permutation", 15, offsetof(lw_kernels, patchify) },
     { "unpatchify", run_unpatchify, 0, "a permutation", 15, offsetof(lw_kernels, unpatchify) },
-    { "conv2d", run_conv2d, 80 * F32_EPS, "up to 1152 f32 additions one after the other", 50,
+    { "conv2d", run_conv2d, 160 * F32_EPS, "up to 1152 f32 additions one after the other", 50,
       offsetof(lw_kernels, conv2d) },
     { "group_norm", run_group_norm, 10 * F32_EPS, "f64 sums; factors rounded to f32; exp", 30,
       offsetof(lw_kernels, group_norm) },
