@@ -28,6 +28,10 @@ lw_status lw_dit_layout_detect(const lw_weights *w, lw_dit_layout *ret, lw_err *
             "and layers.0.attention.qkv.weight); give the transformer folder or a "
             "diffusion model file",
             lw_weights_path(w));
+    if (lw_weights_find(w, "siglip_embedder.1.weight") != NULL)
+        return lw_fail(err, LW_E_UNIMPLEMENTED,
+                       "%s: siglip_embedder is in it; the Omni variant is not offered",
+                       lw_weights_path(w));
     if (lw_weights_find(w, "layers.0.adaLN_modulation.0.weight") == NULL)
         return lw_fail(err, LW_E_FORMAT, "%s: layers.0.adaLN_modulation.0.weight is missing%s",
                        lw_weights_path(w),
@@ -130,14 +134,36 @@ static const lw_tensor *shape_of(const lw_weights *w, const char *name, int rank
     return err->code == LW_OK ? t : NULL;
 }
 
+/** One more than the highest block of that kind of which the file holds anything that is looked
+ * for; so a block that has lost a tensor is still counted, and the loader names what is missing. */
 static int count_blocks(const lw_weights *w, const char *kind)
 {
+    static const char *const leaves[] = { "attention_norm1", "ffn_norm2", "attention.qkv",
+                                          "attention.to_q", "feed_forward.w1" };
     int n = 0;
 
-    while (n < LW_DIT_MAX_LAYERS &&
-           lw_weights_findf(w, "%s.%d.attention_norm1.weight", kind, n) != NULL)
-        n++;
+    for (int i = 0; i < LW_DIT_MAX_LAYERS; i++)
+        for (size_t leaf = 0; leaf < LW_ARRAY_LEN(leaves); leaf++)
+            if (lw_weights_findf(w, "%s.%d.%s.weight", kind, i, leaves[leaf]) != NULL)
+                n = i + 1;
     return n;
+}
+
+/** A configuration that knows fewer blocks than the file has would run half a model in silence. */
+static void check_blocks(const lw_dit_config *c, const lw_weights *w, const char *config_path,
+                         lw_err *err)
+{
+    static const char *const kinds[] = { "layers", "noise_refiner", "context_refiner" };
+
+    for (size_t i = 0; i < LW_ARRAY_LEN(kinds) && err->code == LW_OK; i++) {
+        int want = i == 0 ? c->n_layers : c->n_refiner, found = count_blocks(w, kinds[i]);
+
+        if (found > want)
+            (void)lw_fail(err, LW_E_FORMAT,
+                          "%s: %s is %d, but %s has %s.%d; are they of the same model?",
+                          config_path, i == 0 ? "n_layers" : "n_refiner_layers", want,
+                          lw_weights_path(w), kinds[i], found - 1);
+    }
 }
 
 static void infer(const lw_weights *w, lw_dit_layout layout, lw_dit_config *c, lw_err *err)
@@ -186,6 +212,8 @@ lw_status lw_dit_config_load(const char *config_path, const lw_weights *w, lw_di
     w1 = shape_of(w, "layers.0.feed_forward.w1.weight", 2, &local);
     t0 = shape_of(w, "t_embedder.mlp.0.weight", 2, &local);
     t2 = shape_of(w, "t_embedder.mlp.2.weight", 2, &local);
+    if (local.code == LW_OK)
+        check_blocks(&c, w, config_path != NULL ? config_path : lw_weights_path(w), &local);
     if (local.code == LW_OK) {
         c.ffn = w1->shape[0];
         c.t_freq = t0->shape[1];

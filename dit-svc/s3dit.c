@@ -242,10 +242,10 @@ static void take_all(taker *t, lw_dit_run *r, const lw_dit_config *c)
     r->ffn = lw_tensor_2d(work.data, LW_F32, L, 2 * F);
 }
 
-static lw_dit_run run_of(lw_dit *m, const lw_dit_shape *s)
+static lw_dit_run run_of(const lw_dit_config *c, const lw_dit_shape *s)
 {
-    int64_t p = m->config.patch;
-    lw_dit_run r = { .m = m, .h = s->h, .w = s->w, .n_steps = s->n_steps };
+    int64_t p = c->patch;
+    lw_dit_run r = { .h = s->h, .w = s->w, .n_steps = s->n_steps };
 
     r.T = (s->h / p) * (s->w / p);
     r.Lx = padded(r.T);
@@ -257,7 +257,7 @@ static lw_dit_run run_of(lw_dit *m, const lw_dit_shape *s)
 size_t lw_dit_run_bytes(const lw_dit *m, const lw_dit_shape *s)
 {
     const lw_dit_config *c = &m->config;
-    lw_dit_run r = run_of((lw_dit *)m, s);
+    lw_dit_run r = run_of(c, s);
     taker t = { 0 };
 
     take_all(&t, &r, c);
@@ -339,7 +339,8 @@ lw_status lw_dit_begin(lw_dit *m, lw_arena *a, const lw_dit_shape *s, const floa
     r = lw_arena_calloc(a, 1, sizeof(*r), err);
     if (r == NULL)
         return LW_E_NOMEM;
-    *r = run_of(m, s);
+    *r = run_of(c, s);
+    r->m = m;
     r->mod = lw_arena_calloc(a, (size_t)(c->n_refiner + c->n_layers), sizeof(*r->mod), err);
     if (r->mod == NULL)
         return LW_E_NOMEM;

@@ -6,6 +6,10 @@
 
 #define TRAIN_STEPS 1000.0f
 
+/* Far beyond anything in use; within them every sigma is a normal number in f32. */
+#define MIN_SHIFT 1e-3
+#define MAX_SHIFT 1e6
+
 /** s_i of torch.linspace(1, 1/n, n): counted from the start in the first half, from the end after.
  */
 static float linspace(int n, int i)
@@ -18,6 +22,12 @@ static float linspace(int n, int i)
     return i < n / 2 ? fmaf(d, (float)i, 1.0f) : fmaf(-d, (float)(n - 1 - i), end);
 }
 
+/** Time that the network sees, by way of the timestep as the pipeline has it. */
+static float time_of(float sigma)
+{
+    return (TRAIN_STEPS - sigma * TRAIN_STEPS) / TRAIN_STEPS;
+}
+
 lw_status lw_schedule_make(int64_t n_steps, double shift, lw_schedule *ret, lw_err *err)
 {
     float a = (float)shift, b = (float)(shift - 1.0);
@@ -25,16 +35,36 @@ lw_status lw_schedule_make(int64_t n_steps, double shift, lw_schedule *ret, lw_e
     if (n_steps < 1 || n_steps > LW_MAX_STEPS)
         return lw_fail(err, LW_E_INVALID, "steps %lld: expected 1 to %d", (long long)n_steps,
                        LW_MAX_STEPS);
-    if (!(shift > 0) || !isfinite(shift))
-        return lw_fail(err, LW_E_INVALID, "shift %g: expected a number above 0", shift);
+    if (!(shift >= MIN_SHIFT && shift <= MAX_SHIFT))
+        return lw_fail(err, LW_E_INVALID, "shift %g: expected %g to %g", shift, MIN_SHIFT,
+                       MAX_SHIFT);
     ret->n_steps = (int)n_steps;
     for (int i = 0; i < n_steps; i++) {
         float s = linspace((int)n_steps, i);
 
         ret->sigma[i] = a * s / (1.0f + b * s);
-        ret->t[i] = (TRAIN_STEPS - ret->sigma[i] * TRAIN_STEPS) / TRAIN_STEPS;
+        ret->t[i] = time_of(ret->sigma[i]);
     }
     ret->sigma[n_steps] = 0.0f;
+    return LW_OK;
+}
+
+lw_status lw_schedule_given(const double *sigmas, size_t n_sigmas, lw_schedule *ret, lw_err *err)
+{
+    if (n_sigmas < 2 || n_sigmas > LW_MAX_STEPS + 1)
+        return lw_fail(err, LW_E_INVALID, "sigmas: %zu values; expected 2 to %d", n_sigmas,
+                       LW_MAX_STEPS + 1);
+    ret->n_steps = (int)n_sigmas - 1;
+    for (size_t i = 0; i < n_sigmas; i++) {
+        if (!(sigmas[i] >= 0 && sigmas[i] <= 1) || (i > 0 && !(sigmas[i] < sigmas[i - 1])))
+            return lw_fail(err, LW_E_INVALID,
+                           "sigmas[%zu] is %g: expected falling numbers from 1 at most to 0 at "
+                           "least",
+                           i, sigmas[i]);
+        ret->sigma[i] = (float)sigmas[i];
+        if (i + 1 < n_sigmas)
+            ret->t[i] = time_of(ret->sigma[i]);
+    }
     return LW_OK;
 }
 

@@ -2,6 +2,7 @@
 #define LW_DIT_SAMPLER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/err.h"
@@ -14,13 +15,21 @@
  */
 typedef struct lw_schedule {
     int n_steps;
-    float sigma[LW_MAX_STEPS + 1]; /* falling; sigma[n_steps] = 0 */
+    float sigma[LW_MAX_STEPS + 1]; /* falling; sigma[n_steps] is where the run ends, 0 */
     float t[LW_MAX_STEPS];         /* time that the network sees, 1 - sigma by the f32 rule */
 } lw_schedule;
 
 /** n_steps in 1..LW_MAX_STEPS network evaluations; shift > 0. Errors: LW_E_INVALID. */
 LW_MUST_USE lw_status lw_schedule_make(int64_t n_steps, double shift, lw_schedule *ret,
                                        lw_err *err);
+
+/**
+ * A schedule with the noise levels given, shifted already: n_sigmas = steps + 1 falling values in
+ * 0..1 (rounded to f32), of which the last, 0 in a whole run, ends the last step.
+ * Errors: LW_E_INVALID.
+ */
+LW_MUST_USE lw_status lw_schedule_given(const double *sigmas, size_t n_sigmas, lw_schedule *ret,
+                                        lw_err *err);
 
 /** Guidance settings; zero is "off" but for truncation, where 1 is. */
 typedef struct lw_guidance {

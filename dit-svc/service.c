@@ -21,7 +21,9 @@
 
 #define DEFAULT_STEPS 8 /* Z-Image-Turbo */
 #define DEFAULT_SHIFT 3.0
+#define SCHEDULER     "FlowMatchEulerDiscreteScheduler"
 #define MAX_PICTURES  64
+#define MAX_GUIDANCE  1000.0
 #define DOWNSCALE     8                   /* picture pixels per latent pixel: three halvings */
 #define KEEP_BYTES    ((size_t)256 << 20) /* memory kept between requests; more is given back */
 #define MIB           1048576.0
@@ -63,10 +65,37 @@ static void unload(void *self)
     free(s);
 }
 
+/** The shift of a scheduler configuration; refuses what would make another schedule of it. */
+static void read_shift(const json_t *o, const char *path, double *ret, lw_err *err)
+{
+    static const char *const switches[] = { "use_dynamic_shifting",   "use_karras_sigmas",
+                                            "use_exponential_sigmas", "use_beta_sigmas",
+                                            "invert_sigmas",          "stochastic_sampling" };
+    const char *cls = lw_json_str(o, path, "_class_name", SCHEDULER, err);
+    lw_schedule probe;
+
+    if (err->code == LW_OK && strcmp(cls, SCHEDULER) != 0)
+        (void)lw_fail(err, LW_E_UNIMPLEMENTED,
+                      "%s: _class_name is '%s'; only " SCHEDULER " is offered", path, cls);
+    for (size_t i = 0; i < LW_ARRAY_LEN(switches); i++)
+        if (lw_json_bool(o, path, switches[i], false, err))
+            (void)lw_fail(err, LW_E_UNIMPLEMENTED,
+                          "%s: %s is true; only the plain schedule with a fixed shift is offered",
+                          path, switches[i]);
+    if (lw_json_num(o, path, "num_train_timesteps", true, 1000, err) != 1000)
+        (void)lw_fail(err, LW_E_UNIMPLEMENTED, "%s: num_train_timesteps is not 1000", path);
+    if (lw_json_num(o, path, "shift_terminal", true, 0, err) != 0)
+        (void)lw_fail(err, LW_E_UNIMPLEMENTED, "%s: shift_terminal is set, which is not offered",
+                      path);
+    *ret = lw_json_num(o, path, "shift", true, DEFAULT_SHIFT, err);
+    if (err->code == LW_OK && lw_schedule_make(1, *ret, &probe, err) != LW_OK)
+        (void)lw_fail(err, LW_E_FORMAT, "%s: shift %g is out of range", path, *ret);
+}
+
 /** The scheduler's shift, from the model folder when it has one. */
 static lw_status read_scheduler(dit_service *s, const char *model, lw_err *err)
 {
-    lw_err local = { 0 };
+    lw_err local = { 0 }; /* the getters are sticky: start from a clean one */
     char path[4096];
     json_t *o = NULL;
 
@@ -75,15 +104,10 @@ static lw_status read_scheduler(dit_service *s, const char *model, lw_err *err)
             (int)sizeof(path) ||
         access(path, F_OK) != 0)
         return LW_OK;
-    if (lw_json_load(path, &o, &local) == LW_OK) {
-        s->shift = lw_json_num(o, path, "shift", true, DEFAULT_SHIFT, &local);
-        if (lw_json_bool(o, path, "use_dynamic_shifting", false, &local))
-            (void)lw_fail(&local, LW_E_UNIMPLEMENTED,
-                          "%s: use_dynamic_shifting is set; only a fixed shift is offered", path);
-        if (local.code == LW_OK && !(s->shift > 0))
-            (void)lw_fail(&local, LW_E_FORMAT, "%s: shift %g: expected a number above 0", path,
-                          s->shift);
-    }
+    if (lw_json_load(path, &o, &local) == LW_OK && !json_is_object(o))
+        (void)lw_fail(&local, LW_E_FORMAT, "%s: expected a JSON object", path);
+    if (local.code == LW_OK)
+        read_shift(o, path, &s->shift, &local);
     json_decref(o);
     if (local.code != LW_OK && err != NULL)
         *err = local;
@@ -144,6 +168,7 @@ static lw_status read_sizes(job *j, const lw_msg *m, lw_err *err)
     const lw_dit_config *c = lw_dit_get_config(j->s->dit);
     uint64_t multiple = (uint64_t)(DOWNSCALE * c->patch);
     uint64_t width = lw_msg_get(m, width, 0), height = lw_msg_get(m, height, 0);
+    uint64_t n = lw_msg_get(m, n, 1);
 
     if (!lw_msg_has(m, width) || !lw_msg_has(m, height))
         return lw_fail(err, LW_E_INVALID, "width and height: the request has none");
@@ -156,10 +181,10 @@ static lw_status read_sizes(job *j, const lw_msg *m, lw_err *err)
     j->shape.w = (int64_t)width / DOWNSCALE;
     j->shape.h = (int64_t)height / DOWNSCALE;
     j->n_items = c->channels * j->shape.h * j->shape.w;
-    j->n = (int64_t)lw_msg_get(m, n, 1);
-    if (j->n < 1 || j->n > MAX_PICTURES)
-        return lw_fail(err, LW_E_INVALID, "n %lld: expected 1 to %d pictures", (long long)j->n,
-                       MAX_PICTURES);
+    if (n < 1 || n > MAX_PICTURES)
+        return lw_fail(err, LW_E_INVALID, "n %llu: expected 1 to %d pictures",
+                       (unsigned long long)n, MAX_PICTURES);
+    j->n = (int64_t)n;
     if ((uint64_t)j->n * (uint64_t)j->n_items * sizeof(float) > LW_MAX_FRAME_BYTES)
         return lw_fail(err, LW_E_TOO_LARGE,
                        "the latents would be %.1f MiB, and a message carries at most %.1f; ask for "
@@ -169,27 +194,47 @@ static lw_status read_sizes(job *j, const lw_msg *m, lw_err *err)
     return LW_OK;
 }
 
+/** The levels as given, else those that the number of steps and the shift make. */
+static lw_status read_schedule(job *j, const lw_msg *m, lw_err *err)
+{
+    uint64_t steps = lw_msg_get(m, steps, DEFAULT_STEPS);
+
+    if (!lw_msg_has(m, sigmas)) {
+        if (steps > LW_MAX_STEPS) /* before it is narrowed */
+            steps = LW_MAX_STEPS + 1;
+        return lw_schedule_make((int64_t)steps, lw_msg_get(m, shift, j->s->shift), &j->schedule,
+                                err);
+    }
+    if (lw_msg_has(m, steps) && steps + 1 != m->sigmas.n)
+        return lw_fail(err, LW_E_INVALID, "sigmas: %u values for %llu steps; expected one more",
+                       m->sigmas.n, (unsigned long long)steps);
+    return lw_schedule_given(m->sigmas.v, m->sigmas.n, &j->schedule, err);
+}
+
 static lw_status read_settings(job *j, const lw_msg *m, lw_err *err)
 {
-    LW_TRY(lw_schedule_make((int64_t)lw_msg_get(m, steps, DEFAULT_STEPS),
-                            lw_msg_get(m, shift, j->s->shift), &j->schedule, err));
+    uint64_t start = lw_msg_get(m, start_step, 0);
+
+    LW_TRY(read_schedule(j, m, err));
     j->shape.n_steps = j->schedule.n_steps;
     j->seed = lw_msg_get(m, seed, 0);
-    j->start = (int)lw_msg_get(m, start_step, 0);
     j->preview_every = lw_msg_get(m, preview_every, 0);
     j->checkpoint_every = lw_msg_get(m, checkpoint_every, 0);
     j->guidance = (lw_guidance){ .scale = lw_msg_get(m, guidance, 0.0),
                                  .normalization = lw_msg_get(m, cfg_normalization, 0.0),
                                  .truncation = lw_msg_get(m, cfg_truncation, 1.0) };
-    if (!(j->guidance.scale >= 0) || !(j->guidance.normalization >= 0) ||
+    if (!(j->guidance.scale >= 0 && j->guidance.scale <= MAX_GUIDANCE) ||
+        !(j->guidance.normalization >= 0 && j->guidance.normalization <= MAX_GUIDANCE) ||
         !isfinite(j->guidance.truncation))
         return lw_fail(err, LW_E_INVALID,
                        "guidance %g, cfg_normalization %g, cfg_truncation %g: expected numbers, "
-                       "the first two not below 0",
-                       j->guidance.scale, j->guidance.normalization, j->guidance.truncation);
-    if (j->start >= j->schedule.n_steps)
-        return lw_fail(err, LW_E_INVALID, "start_step %d: the run has %d steps", j->start,
-                       j->schedule.n_steps);
+                       "the first two from 0 to %g",
+                       j->guidance.scale, j->guidance.normalization, j->guidance.truncation,
+                       MAX_GUIDANCE);
+    if (start >= (uint64_t)j->schedule.n_steps)
+        return lw_fail(err, LW_E_INVALID, "start_step %llu: the run has %d steps",
+                       (unsigned long long)start, j->schedule.n_steps);
+    j->start = (int)start;
     return LW_OK;
 }
 
@@ -231,7 +276,7 @@ static lw_status read_tensors(job *j, const lw_msg *m, lw_err *err)
     return LW_OK;
 }
 
-/** What the request takes besides its result: the run, captions as f32, and one picture's work. */
+/** What the request takes: the run, captions as f32, network outputs, and all pictures. */
 static lw_status check_memory(const job *j, lw_err *err)
 {
     const lw_dit_config *c = lw_dit_get_config(j->s->dit);
@@ -245,7 +290,7 @@ static lw_status check_memory(const job *j, lw_err *err)
     bytes = lw_dit_run_bytes(j->s->dit, &j->shape) +
             (size_t)(j->shape.n_caption[0] + j->shape.n_caption[1]) * (size_t)c->cap_dim *
                 sizeof(float) +
-            3 * (size_t)j->n_items * sizeof(float);
+            (size_t)(j->n + 2) * (size_t)j->n_items * sizeof(float);
     if (bytes > budget)
         return lw_fail(err, LW_E_TOO_LARGE,
                        "denoising %lldx%lld pixels needs %.1f MiB, and the budget of a request is "
