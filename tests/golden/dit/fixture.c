@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPREAD 3.0
+#define SPREAD    3.0
+#define FP8_SCALE 0.0117f
 
 /** The single-file name of a diffusers name, apart from the service's own table. */
 static void single_name(const char *hf, char *ret, size_t size)
@@ -55,16 +56,31 @@ static lw_tensor make_tensor(lw_arena *a, const json_t *shapes, const char *name
     return t;
 }
 
-static lw_tensor converted(lw_arena *a, const lw_tensor *t, lw_dtype dtype)
+static bool is_matrix(const lw_tensor *t)
+{
+    return t->rank == 2 && t->shape[0] > 1;
+}
+
+/** t with the items of another type; float8 in units of FP8_SCALE. */
+static lw_tensor converted(lw_arena *a, const lw_tensor *t, const dt_model *m)
 {
     lw_err err = { 0 };
+    size_t n = (size_t)lw_tensor_count(t);
+    float scale = m->dtype == LW_F8_E4M3 ? FP8_SCALE : 1;
     lw_tensor r;
 
-    if (dtype == LW_DTYPE_NONE || t->rank < 2 || t->shape[0] == 1)
+    if (m->dtype == LW_DTYPE_NONE || !is_matrix(t))
         return *t;
-    vt_ok(lw_tensor_alloc(a, dtype, t->rank, t->shape, &r, &err), &err);
-    assert_true(lw_dtype_convert(r.data, dtype, t->data, LW_F32, (size_t)lw_tensor_count(t)));
-    return r;
+    for (size_t k = 0; k < n; k++)
+        lw_f32(t)[k] /= scale;
+    vt_ok(lw_tensor_alloc(a, m->dtype, t->rank, t->shape, &r, &err), &err);
+    assert_true(lw_dtype_convert(r.data, m->dtype, t->data, LW_F32, n));
+    if (!m->widened)
+        return r;
+    assert_true(lw_dtype_convert(t->data, LW_F32, r.data, m->dtype, n));
+    for (size_t k = 0; k < n; k++)
+        lw_f32(t)[k] *= scale;
+    return *t;
 }
 
 /** Put k and v of a block behind its q: one tensor [3D, D] named attention.qkv.weight. */
@@ -88,7 +104,8 @@ void dt_write_model(const json_t *spec, const char *dir, const dt_model *m)
     json_t *shapes = json_object_get(spec, "tensor_shapes"), *value;
     size_t n = json_object_size(shapes), i = 0, n_entries = 0;
     const char **names = calloc(n, sizeof(*names)), *key;
-    lw_st_entry *entries = calloc(n, sizeof(*entries));
+    lw_st_entry *entries = calloc(2 * n, sizeof(*entries)); /* a scale for each, at most */
+    static float scale = FP8_SCALE;
     lw_arena a;
     lw_err err = { 0 };
     char path[512], stored[160];
@@ -103,7 +120,7 @@ void dt_write_model(const json_t *spec, const char *dir, const dt_model *m)
         if (m->drop != NULL && strstr(names[i], m->drop) != NULL)
             continue;
         t = make_tensor(&a, shapes, names[i], (uint64_t)vt_int(spec, "tag0") + i);
-        t = converted(&a, &t, m->dtype);
+        t = converted(&a, &t, m);
         snprintf(stored, sizeof(stored), "%s", names[i]);
         if (m->single) {
             single_name(names[i], stored, sizeof(stored));
@@ -127,11 +144,22 @@ void dt_write_model(const json_t *spec, const char *dir, const dt_model *m)
             lw_arena_printf(&a, &err, "%s%s", m->prefix != NULL ? m->prefix : "", stored);
         assert_non_null(entries[n_entries].name);
         entries[n_entries++].t = t;
+        if (t.dtype == LW_F8_E4M3) {
+            const char *name = entries[n_entries - 1].name;
+
+            entries[n_entries].name = lw_arena_printf(
+                &a, &err, "%.*s.scale_weight", (int)(strlen(name) - strlen(".weight")), name);
+            entries[n_entries++].t = lw_tensor_1d(&scale, LW_F32, 1);
+        }
     }
     snprintf(path, sizeof(path), "%s/model.safetensors", dir);
     vt_ok(lw_st_write(path, entries, n_entries, NULL, 0, &err), &err);
-    if (!m->no_config)
+    if (m->no_config) {
+        snprintf(path, sizeof(path), "%s/config.json", dir);
+        (void)remove(path); /* of the model that was here before */
+    } else {
         vt_write_config(dir, json_object_get(spec, "config"));
+    }
     lw_arena_deinit(&a);
     free(names);
     free(entries);

@@ -8,7 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "common/rng.h"
+#include "dit-svc/s3dit.h"
+#include "dit-svc/sampler.h"
 #include "dit-svc/service.h"
 
 #define MODEL "spec/pipeline_tiny/model"
@@ -62,6 +66,17 @@ static lw_tensor call(void *self, const lw_msg *request, lw_arena *a)
     assert_non_null(mt);
     assert_int_equal(result.sigmas.n, lw_msg_get(request, steps, 8) + 1);
     return mt->t;
+}
+
+/** Copy of t one byte past an aligned address, as a frame may lie. */
+static lw_tensor odd_address(lw_arena *a, const lw_tensor *t)
+{
+    lw_err err = { 0 };
+    char *p = lw_arena_alloc(a, lw_tensor_bytes(t) + 1, &err);
+
+    assert_non_null(p);
+    memcpy(p + 1, t->data, lw_tensor_bytes(t));
+    return lw_tensor_nd(p + 1, t->dtype, t->rank, t->shape);
 }
 
 static json_t *open_case(const char *name, lw_st_file **ret_f, json_t **ret_doc)
@@ -158,6 +173,201 @@ static void test_same_bits(void **state)
     json_decref(doc);
 }
 
+/** The state [1, C, h, w] of case a after `steps` of its 8 steps, with the parts of the service. */
+static lw_tensor state_after(const char *backend, const lw_st_file *f, int steps, lw_arena *a)
+{
+    const lw_tensor *rows = &lw_st_find(f, "prompt_embeds")->t;
+    lw_dit_shape s = { .h = 8, .w = 12, .n_caption = { rows->shape[0], 0 }, .n_steps = 8 };
+    lw_tensor captions[LW_DIT_N_CAPTIONS] = { { 0 } }, x, out;
+    int64_t shape[4] = { 1, 16, 8, 12 }, n = 16 * 8 * 12;
+    lw_dit *m = NULL;
+    lw_dit_run *run = NULL;
+    lw_schedule sched;
+    lw_err err = { 0 };
+    vt_backend b;
+    lw_rng rng;
+
+    assert_true(vt_backend_open(&b, backend, 1));
+    vt_ok(lw_dit_create(vt_data(MODEL), LW_KEEP_AUTO, &b.k, &m, &err), &err);
+    vt_ok(lw_schedule_make(8, 3, &sched, &err), &err);
+    vt_ok(lw_tensor_alloc(a, LW_F32, 2, rows->shape, &captions[0], &err), &err);
+    memcpy(captions[0].data, rows->data, lw_tensor_bytes(rows));
+    vt_ok(lw_tensor_alloc(a, LW_F32, 3, shape + 1, &x, &err), &err);
+    vt_ok(lw_tensor_alloc(a, LW_F32, 3, shape + 1, &out, &err), &err);
+    lw_rng_seed(&rng, 42);
+    lw_rng_normal(&rng, lw_f32(&x), (size_t)n);
+    vt_ok(lw_dit_begin(m, a, &s, sched.t, captions, NULL, &run, &err), &err);
+    for (int i = 0; i < steps; i++) {
+        vt_ok(lw_dit_forward(run, i, LW_DIT_POSITIVE, &x, &out, NULL, &err), &err);
+        lw_euler_step(lw_f32(&x), lw_f32(&out), n, sched.sigma[i], sched.sigma[i + 1]);
+    }
+    lw_dit_destroy(&m);
+    vt_backend_close(&b);
+    return lw_tensor_nd(x.data, LW_F32, 4, shape);
+}
+
+/** A walk taken up on the way ends in the bits of the whole one. */
+static void test_resume_same_bits(void **state)
+{
+    static const char *const backends[] = { "ref", "onednn" };
+    double sigmas[9];
+    json_t *doc, *c;
+    lw_st_file *f = NULL;
+    const float *recorded;
+
+    (void)state;
+    c = open_case("a", &f, &doc);
+    recorded = lw_st_find(f, "sigmas")->t.data;
+    for (int i = 0; i < 9; i++)
+        sigmas[i] = (double)recorded[i];
+    for (size_t n = 0; n < LW_ARRAY_LEN(backends); n++) {
+        lw_msg whole = request_of(c, f), m;
+        lw_tensor full, given, half, rest;
+        vt_backend probe;
+        lw_arena a;
+        void *self;
+
+        if (!vt_backend_open(&probe, backends[n], 1))
+            continue;
+        vt_backend_close(&probe);
+        lw_arena_init(&a, "test", 0);
+        self = open_service(backends[n], 2, 0);
+        full = call(self, &whole, &a);
+
+        /* The levels of the schedule, given, are the schedule. */
+        m = whole;
+        lw_msg_set(&m, sigmas, ((lw_f64s){ .v = sigmas, .n = 9 }));
+        given = call(self, &m, &a);
+        assert_memory_equal(given.data, full.data, lw_tensor_bytes(&full));
+
+        /* The first three levels end in the state after three steps. */
+        lw_msg_set(&m, steps, 3);
+        lw_msg_set(&m, sigmas, ((lw_f64s){ .v = sigmas, .n = 4 }));
+        given = call(self, &m, &a);
+        half = state_after(backends[n], f, 3, &a);
+        vt_check("three levels", lw_f32(&given), lw_f32(&half), lw_tensor_count(&half), VT_BOUND);
+
+        /* The other five, from a message whose bytes lie anyhow. */
+        m = whole;
+        lw_msg_set(&m, start_step, 3);
+        half = odd_address(&a, &half);
+        vt_ok(lw_msg_tensor_add(&m, LW_T_LATENTS, &half, NULL, &(lw_err){ 0 }), &(lw_err){ 0 });
+        rest = call(self, &m, &a);
+        assert_memory_equal(rest.data, full.data, lw_tensor_bytes(&full));
+        lw_dit_service.unload(self);
+        lw_arena_deinit(&a);
+    }
+    lw_st_close(&f);
+    json_decref(doc);
+}
+
+/** Embeddings in a narrow type, at any address, mean the numbers that they hold. */
+static void test_embedding_types(void **state)
+{
+    static const lw_dtype dtypes[] = { LW_F32, LW_F16, LW_BF16 };
+    json_t *doc, *c;
+    lw_st_file *f = NULL;
+    lw_tensor narrow, wide, want, got;
+    lw_err err = { 0 };
+    void *self = open_service("", 2, 0);
+    lw_arena a;
+
+    (void)state;
+    c = open_case("b", &f, &doc);
+    lw_arena_init(&a, "test", 0);
+    for (size_t i = 0; i < LW_ARRAY_LEN(dtypes); i++) {
+        lw_msg m = request_of(c, f);
+
+        for (int k = 0; k < m.n_tensors; k++) {
+            lw_tensor *t = &m.tensors[k].t;
+            size_t n = (size_t)lw_tensor_count(t);
+
+            vt_ok(lw_tensor_alloc(&a, dtypes[i], 2, t->shape, &narrow, &err), &err);
+            vt_ok(lw_tensor_alloc(&a, LW_F32, 2, t->shape, &wide, &err), &err);
+            assert_true(lw_dtype_convert(narrow.data, dtypes[i], t->data, LW_F32, n));
+            assert_true(lw_dtype_convert(wide.data, LW_F32, narrow.data, dtypes[i], n));
+            *t = wide;
+        }
+        want = call(self, &m, &a);
+        for (int k = 0; k < m.n_tensors; k++) {
+            lw_tensor *t = &m.tensors[k].t;
+
+            vt_ok(lw_tensor_alloc(&a, dtypes[i], 2, t->shape, &narrow, &err), &err);
+            assert_true(lw_dtype_convert(narrow.data, dtypes[i], t->data, LW_F32,
+                                         (size_t)lw_tensor_count(t)));
+            *t = odd_address(&a, &narrow);
+        }
+        got = call(self, &m, &a);
+        assert_memory_equal(got.data, want.data, lw_tensor_bytes(&want));
+    }
+    lw_dit_service.unload(self);
+    lw_arena_deinit(&a);
+    lw_st_close(&f);
+    json_decref(doc);
+}
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+/** What scheduler_config.json may say. */
+static void test_scheduler_config(void **state)
+{
+    static const struct {
+        const char *text, *part; /* part NULL: loads */
+        double shift;
+    } cases[] = {
+        { "{\"shift\": 6.0, \"num_train_timesteps\": 1000, \"shift_terminal\": null}", NULL, 6 },
+        { "{}", NULL, 3 },
+        { "{\"use_dynamic_shifting\": true}", "use_dynamic_shifting is true", 0 },
+        { "{\"use_karras_sigmas\": true}", "use_karras_sigmas", 0 },
+        { "{\"num_train_timesteps\": 500}", "num_train_timesteps", 0 },
+        { "{\"shift_terminal\": 0.1}", "shift_terminal", 0 },
+        { "{\"shift\": -1}", "shift -1", 0 },
+        { "{\"shift\": \"3\"}", "shift", 0 },
+        { "[]", "object", 0 },
+        { "{", "scheduler_config.json", 0 },
+        { "{\"_class_name\": \"DDIMScheduler\"}", "DDIMScheduler", 0 },
+    };
+    json_t *doc = vt_load_json(vt_data("dit/cases.json"));
+    const char *dir = vt_new_dir();
+    lw_service_config config = { .model = dir, .threads = 1 };
+    char path[512];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/transformer", dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    dt_write_model(json_array_get(json_object_get(doc, "models"), 0), path, &(dt_model){ 0 });
+    snprintf(path, sizeof(path), "%s/scheduler", dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof(path), "%s/scheduler/scheduler_config.json", dir);
+    for (size_t i = 0; i < LW_ARRAY_LEN(cases); i++) {
+        lw_err err = { 0 };
+        void *self = NULL;
+        lw_status s;
+
+        write_text(path, cases[i].text);
+        s = lw_dit_service.load(&config, &self, &err);
+        if (cases[i].part == NULL) {
+            lw_contract contract = { 0 };
+
+            vt_ok(s, &err);
+            lw_dit_service.info(self, &contract);
+            assert_true(contract.shift == cases[i].shift);
+            lw_dit_service.unload(self);
+        } else if (s == LW_OK || strstr(err.text, cases[i].part) == NULL) {
+            fail_msg("%s: expected '%s', got %s: %s", cases[i].text, cases[i].part,
+                     lw_status_name(s), err.text);
+        }
+    }
+    json_decref(doc);
+}
+
 static void refuse(void *self, const lw_msg *m, lw_status want, const char *part)
 {
     static lw_msg result;
@@ -174,6 +384,7 @@ static void test_refusals(void **state)
     json_t *doc, *c;
     lw_st_file *f = NULL;
     float rows[5 * 48] = { 0 };
+    static float huge[16 * 10 * 8];
     lw_tensor t;
     void *self = open_service("", 2, 0), *small;
 
@@ -192,7 +403,19 @@ static void test_refusals(void **state)
     refuse(self, WITH(shift, 0), LW_E_INVALID, "shift");
     refuse(self, WITH(start_step, 1), LW_E_INVALID, "no latents");
     refuse(self, WITH(start_step, 9), LW_E_INVALID, "start_step 9");
+    refuse(self, WITH(start_step, UINT64_C(1) << 32), LW_E_INVALID, "start_step 4294967296");
+    refuse(self, WITH(start_step, UINT64_C(1) << 31), LW_E_INVALID, "start_step 2147483648");
+    refuse(self, WITH(steps, UINT64_MAX), LW_E_INVALID, "steps");
+    refuse(self, WITH(n, UINT64_MAX), LW_E_INVALID, "n 18446744073709551615");
+    refuse(self, WITH(width, UINT64_MAX - 15), LW_E_INVALID, "8192");
+    refuse(self, WITH(sigmas, ((lw_f64s){ .v = (double[]){ 1, 0 }, .n = 2 })), LW_E_INVALID,
+           "2 values for 4 steps");
+    refuse(self, WITH(sigmas, ((lw_f64s){ .v = (double[]){ 1, 0.5, 0.5, 0.2, 0 }, .n = 5 })),
+           LW_E_INVALID, "sigmas[2]");
     refuse(self, WITH(guidance, -1), LW_E_INVALID, "guidance");
+    refuse(self, WITH(guidance, INFINITY), LW_E_INVALID, "guidance");
+    refuse(self, WITH(cfg_normalization, NAN), LW_E_INVALID, "cfg_normalization");
+    refuse(self, WITH(cfg_truncation, NAN), LW_E_INVALID, "cfg_truncation");
     m = good;
     m.n_tensors = 1;
     refuse(self, &m, LW_E_INVALID, "negative_prompt_embeds");
@@ -217,6 +440,16 @@ static void test_refusals(void **state)
     m = good;
     vt_ok(lw_msg_tensor_add(&m, LW_T_LATENTS, &t, NULL, &(lw_err){ 0 }), &(lw_err){ 0 });
     refuse(self, &m, LW_E_SHAPE, "[1, 16, 10, 8]");
+
+    /* Finite at first, infinite inside the network: the step says so. */
+    for (size_t i = 0; i < LW_ARRAY_LEN(huge); i++)
+        huge[i] = 3e38f;
+    t = lw_tensor_nd(huge, LW_F32, 4, (int64_t[]){ 1, 16, 10, 8 });
+    m = good;
+    vt_ok(lw_msg_tensor_add(&m, LW_T_LATENTS, &t, NULL, &(lw_err){ 0 }), &(lw_err){ 0 });
+    refuse(self, &m, LW_E_INTERNAL, "step 1 of 4");
+    huge[7] = INFINITY;
+    refuse(self, &m, LW_E_INVALID, "the latents");
 
     /* 512x512 with this tiny model takes a few MiB; a budget of one says so before work. */
     small = open_service("", 1, 1);
@@ -251,9 +484,9 @@ static void test_contract(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pipeline),
-        cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_pipeline),         cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_resume_same_bits), cmocka_unit_test(test_embedding_types),
+        cmocka_unit_test(test_scheduler_config), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_contract),
     };
 
