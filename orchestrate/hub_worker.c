@@ -299,6 +299,8 @@ static void take_error(lw_hub *h, lw_hub_session *s, lw_hub_task *t, const lw_ms
     lw_fail(&err, lw_msg_get(m, code, LW_E_INTERNAL), "%s", lw_msg_get(m, message, "no message"));
     if (err.code == LW_OK)
         err.code = LW_E_INTERNAL;
+    if (err.code == LW_E_UNAVAILABLE || err.code == LW_E_EXHAUSTED)
+        s->credits = 0; /* it takes nothing now; its next CREDIT or HEARTBEAT tells */
     if (!t->job) {
         lw_hub_task_free(h, t);
     } else if (lw_msg_get(m, retryable, lw_status_retryable(err.code))) {

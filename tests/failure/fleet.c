@@ -377,9 +377,9 @@ lw_msg fleet_job(const char *prompt, uint64_t seed, int n, int steps)
     return m;
 }
 
-const lw_msg *fleet_answer(lw_client *c)
+/* The next message at all. */
+static const lw_msg *next_message(lw_client *c, int64_t deadline)
 {
-    const int64_t deadline = lw_now_ms() + DEADLINE_MS;
     lw_client_event ev;
     lw_err err = { 0 };
 
@@ -389,8 +389,31 @@ const lw_msg *fleet_answer(lw_client *c)
         if (left <= 0)
             fail_msg("no answer within %d ms", DEADLINE_MS);
         assert_ok(lw_client_wait(c, -1, left, &ev, &err), &err);
-    } while (!ev.msg || ev.msg->type == LW_MSG_PROGRESS || ev.msg->type == LW_MSG_PREVIEW);
+    } while (!ev.msg);
     return ev.msg;
+}
+
+const lw_msg *fleet_answer(lw_client *c)
+{
+    const int64_t deadline = lw_now_ms() + DEADLINE_MS;
+    const lw_msg *m;
+
+    do
+        m = next_message(c, deadline);
+    while (m->type == LW_MSG_PROGRESS || m->type == LW_MSG_PREVIEW);
+    return m;
+}
+
+void fleet_await_progress(lw_client *c, lw_op op)
+{
+    const int64_t deadline = lw_now_ms() + DEADLINE_MS;
+    const lw_msg *m;
+
+    do {
+        m = next_message(c, deadline);
+        if (m->type == LW_MSG_RESULT || m->type == LW_MSG_ERROR)
+            fail_msg("the job is over: %s", lw_msg_get(m, message, "a result"));
+    } while (m->type != LW_MSG_PROGRESS || m->op != op);
 }
 
 void fleet_picture(lw_client *c, const lw_msg *job, lw_kept *ret)

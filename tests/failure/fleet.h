@@ -61,6 +61,8 @@ bool fleet_say_hello(lw_sock *s);
 lw_msg fleet_job(const char *prompt, uint64_t seed, int n, int steps);
 /** The next message of the client that is no progress; fails after DEADLINE_MS. */
 const lw_msg *fleet_answer(lw_client *c);
+/** Until the job has made progress in `op`: then the worker has it for certain. */
+void fleet_await_progress(lw_client *c, lw_op op);
 /** Submit and wait for RESULT; the picture is kept. Fails on any other answer. */
 void fleet_picture(lw_client *c, const lw_msg *job, lw_kept *ret);
 /** Both have the same picture. */

@@ -10,7 +10,7 @@
 
 #define MIB 1048576
 
-static const char *const fast[] = { "--heartbeat-ms=100", NULL };
+static const char *const fast[] = { "--heartbeat-ms=200", "--heartbeat-misses=10", NULL };
 
 /* Its answer to job `id` within some jobs' answers; -1: not one of them. */
 static int index_of(const lw_msg *jobs, int n, const lw_msg *m)
@@ -39,8 +39,7 @@ static void test_many_jobs_at_once(void **state)
     (void)state;
     fleet_start(&f, false, NULL);
     fleet_trio(&f, 2, slow);
-    for (int i = 0; i < CLIENTS; i++)
-        c[i] = fleet_client(&f);
+    c[0] = fleet_client(&f);
     for (int i = 0; i < ALL_JOBS; i++) { /* one after another, */
         jobs[i] = fleet_job(i % 3 ? "a cat" : "a dog", (uint64_t)i, 1 + i % 2, 3);
         if (i % 4 == 3) {
@@ -50,6 +49,8 @@ static void test_many_jobs_at_once(void **state)
         fleet_picture(c[0], &jobs[i], &right[i]);
         lw_client_new_id(jobs[i].id);
     }
+    for (int i = 1; i < CLIENTS; i++)
+        c[i] = fleet_client(&f);
     for (int i = 0; i < ALL_JOBS; i++) /* and all together. */
         assert_ok(lw_client_send(c[i % CLIENTS], &jobs[i], &err), &err);
     for (int round = 0; n_done < ALL_JOBS && round < MAX_ROUNDS; round++) {
@@ -134,7 +135,7 @@ static void test_flood(void **state)
 /* It submits and lives, but never reads. Its results wait within its own budget. */
 static void test_client_that_does_not_read(void **state)
 {
-    static const char *const small[] = { "--client-mb=16", NULL };
+    static const char *const small[] = { "--client-mb=16", "--heartbeat-misses=20", NULL };
     lw_client *good;
     lw_net *net;
     lw_sock *bad;
@@ -227,7 +228,7 @@ static void test_cancel_stops_the_worker(void **state)
 /* More connections than the hub takes: those that are in are not disturbed. */
 static void test_too_many_clients(void **state)
 {
-    static const char *const few[] = { "--max-sessions=4", "--heartbeat-ms=200", NULL };
+    static const char *const few[] = { "--max-sessions=4", "--heartbeat-misses=20", NULL };
     lw_msg job = fleet_job("a cat", 1, 1, 1);
     lw_client *c, *rest[8] = { 0 };
     lw_kept got;
@@ -249,7 +250,7 @@ static void test_too_many_clients(void **state)
             refused++;
         }
     }
-    assert_in_range(refused, 5, 8); /* five at least; the earlier ones may have fallen silent */
+    assert_int_equal(refused, 5);
     fleet_picture(c, &job, &got);
     lw_kept_drop(&got);
     for (int i = 0; i < 8; i++)

@@ -162,6 +162,32 @@ static void test_retryable_errors(void **state)
     world_deinit(&w);
 }
 
+/* "I am leaving", "I am full": the same task must not bounce until it has had its chances. */
+static void test_worker_that_takes_nothing(void **state)
+{
+    peer *client, *busy, *second;
+    const lw_kept *task;
+    lw_msg m;
+    lw_err err = { 0 };
+    trio t;
+    world w;
+
+    (void)state;
+    world_init(&w, NULL);
+    task = start_denoising(&w, &client, &busy, &t);
+    lw_fail(&err, LW_E_UNAVAILABLE, "the worker is leaving");
+    lw_msg_error(&m, task->msg.id, &err);
+    world_send(&w, busy, &m);
+    busy->silent = true;
+    world_wait(&w, 1000);
+    mail_none(busy);
+    second = world_worker(&w, LW_ROLE_DENOISER, "second");
+    work_one(&w, second);
+    work_all(&w);
+    assert_right(mail_find(client, LW_MSG_RESULT));
+    world_deinit(&w);
+}
+
 static void test_final_errors(void **state)
 {
     peer *client, *busy;
@@ -715,6 +741,7 @@ int main(void)
         cmocka_unit_test(test_goodbye_is_no_crime),
         cmocka_unit_test(test_poison),
         cmocka_unit_test(test_retryable_errors),
+        cmocka_unit_test(test_worker_that_takes_nothing),
         cmocka_unit_test(test_final_errors),
         cmocka_unit_test(test_one_bad_picture_ends_the_job),
         cmocka_unit_test(test_wrong_results),
