@@ -65,6 +65,7 @@ static lw_status find_shipped(const char *model, char ret[PATH_MAX], lw_err *err
         "/../share/latentwire/" SHIPPED,    /* bin */
         "/../../share/latentwire/" SHIPPED, /* libexec/latentwire */
         "/../../" SHIPPED,                  /* build folder in the source tree */
+        "/../../../" SHIPPED,               /* the same, one deeper: build/release */
     };
     const char *data = getenv("LATENTWIRE_DATA_DIR");
     char exe[PATH_MAX];

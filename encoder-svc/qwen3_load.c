@@ -246,8 +246,8 @@ static lw_status config_path(const char *path, bool is_folder, char ret[PATH_MAX
     return LW_OK;
 }
 
-/* Without a config.json (ComfyUI's files have none) the tensors tell. Beside a single file one counts
- * when it is a Qwen3's: it may be that of a neighbour. */
+/* Without a config.json (ComfyUI's files have none) the tensors tell. Beside a single file one
+ * counts when it is a Qwen3's: it may be that of a neighbour. */
 static lw_status open_config(lw_qwen3 *m, const char *path, lw_err *err)
 {
     char config[PATH_MAX];

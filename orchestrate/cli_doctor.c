@@ -175,6 +175,13 @@ static bool is_file_in(const char *dir, const char *name)
            access(path, R_OK) == 0;
 }
 
+static bool is_dir_in(const char *dir, const char *name)
+{
+    char path[PATH_MAX];
+
+    return snprintf(path, sizeof(path), "%s/%s", dir, name) < (int)sizeof(path) && is_dir(path);
+}
+
 static uint64_t file_bytes(const char *path)
 {
     struct stat st;
@@ -235,47 +242,59 @@ static void check_weights(doctor *d, const char *what, const char *path, const c
     d->weight_bytes += bytes;
     /* Matrices of f32 are kept as bf16 when they would take most of the memory. */
     d->kept_bytes += t && t->dtype == LW_F32 && bytes > meminfo("MemTotal") / 2 ? bytes / 2 : bytes;
-    check(d, OK, LW_OK, what, "%s: %zu tensors, %.2f GiB%s%s", path, total, gib(bytes),
+    check(d, OK, LW_OK, what, "%s: %zu tensors, %.1f MiB%s%s", path, total, gib(bytes) * 1024,
           t ? " of " : "", t ? lw_dtype_name(t->dtype) : "");
     lw_weights_close(&w);
 }
 
+/* Where a component may be inside a model folder: as published, or as ComfyUI has it. */
+typedef struct part {
+    const char *what, *folders[3], *probe;
+} part;
+
+static const part parts[LW_N_ROLES] = {
+    [LW_ROLE_ENCODER] = { "encoder",
+                          { "text_encoder", "text_encoders", "split_files/text_encoders" },
+                          "model.embed_tokens.weight" },
+    [LW_ROLE_DENOISER] = { "dit",
+                           { "transformer", "diffusion_models", "split_files/diffusion_models" },
+                           "cap_embedder.1.weight" },
+    [LW_ROLE_DECODER] = { "vae", { "vae", "split_files/vae" }, "decoder.conv_in.weight" },
+};
+
+/* The folder of a component, or the model's own path when it is the component itself. */
+static bool find_part(const char *model, const part *p, char ret[PATH_MAX])
+{
+    for (size_t i = 0; i < LW_ARRAY_LEN(p->folders) && p->folders[i]; i++)
+        if (snprintf(ret, PATH_MAX, "%s/%s", model, p->folders[i]) < PATH_MAX && is_dir(ret))
+            return true;
+    snprintf(ret, PATH_MAX, "%s", model);
+    return !is_file_in(model, "model_index.json");
+}
+
 static void check_component(doctor *d, lw_role role, const char *model)
 {
-    static const struct {
-        const char *what, *folder, *probe;
-    } parts[LW_N_ROLES] = {
-        [LW_ROLE_ENCODER] = { "encoder", "text_encoder", "model.embed_tokens.weight" },
-        [LW_ROLE_DENOISER] = { "dit", "transformer", "cap_embedder.1.weight" },
-        [LW_ROLE_DECODER] = { "vae", "vae", "decoder.conv_in.weight" },
-    };
-    const char *what = parts[role].what;
-    char path[PATH_MAX], beside[PATH_MAX];
+    const part *p = &parts[role];
+    const bool published = is_file_in(model, "model_index.json");
+    char path[PATH_MAX];
 
-    if (!is_dir(model)) {
-        check_weights(d, what, model, parts[role].probe);
+    if (!find_part(model, p, path)) {
+        check(d, FAIL, LW_E_NOT_FOUND, p->what, "%s has no folder %s; download the whole model",
+              model, p->folders[0]);
         return;
     }
-    if (snprintf(path, sizeof(path), "%s/%s", model, parts[role].folder) >= (int)sizeof(path))
+    if (published)
+        check_json(d, p->what, path, "config.json", true);
+    check_weights(d, p->what, path, p->probe);
+    if (!published)
         return;
-    if (!is_dir(path) && is_file_in(model, "model_index.json")) {
-        check(d, FAIL, LW_E_NOT_FOUND, what, "%s has no folder %s; download the whole model", model,
-              parts[role].folder);
-        return;
-    }
-    if (!is_dir(path)) /* the folder of the component itself was named */
-        snprintf(path, sizeof(path), "%s", model);
-    check_json(d, what, path, "config.json", true);
-    check_weights(d, what, path, parts[role].probe);
-    if (role == LW_ROLE_ENCODER && snprintf(beside, sizeof(beside), "%s/tokenizer", model) > 0 &&
-        !is_dir(beside))
-        check(d, WARN, LW_OK, what,
-              "%s has no tokenizer folder; the tokenizer of Qwen3 that comes with latentwire is "
-              "used, which fits the published model only",
+    if (role == LW_ROLE_ENCODER && !is_dir_in(model, "tokenizer"))
+        check(d, WARN, LW_OK, p->what,
+              "%s has no folder tokenizer; that of Qwen3, which comes with latentwire, is used: it "
+              "fits the published model only",
               model);
-    if (role == LW_ROLE_DENOISER && snprintf(beside, sizeof(beside), "%s/scheduler", model) > 0 &&
-        is_dir(beside))
-        check_json(d, what, beside, "scheduler_config.json", true);
+    if (role == LW_ROLE_DENOISER)
+        check_json(d, p->what, model, "scheduler/scheduler_config.json", true);
 }
 
 static void check_model(doctor *d)

@@ -6,6 +6,7 @@
 #include "orchestrate/locate.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -68,21 +69,28 @@ lw_status lw_locate_program(const char *name, char ret[PATH_MAX], lw_err *err)
         name, dir, dir, name, dir);
 }
 
+static bool is_model(const char *folder)
+{
+    char probe[PATH_MAX];
+
+    return join(probe, folder, "/model_index.json", "") && exists(probe);
+}
+
 /* The demo model of an installation or of the source tree around the build folder. */
 static bool find_demo(char ret[PATH_MAX])
 {
-    static const char *const places[] = { "/../share/latentwire/models/demo",
-                                          "/../../models/demo" };
-    char dir[PATH_MAX], probe[PATH_MAX];
+    static const char *const places[] = { "/../share/latentwire/models/demo", "/../../models/demo",
+                                          "/../../../models/demo" };
+    const char *data = getenv("LATENTWIRE_DATA_DIR");
+    char dir[PATH_MAX];
 
+    if (data && data[0] && join(ret, data, "/models/demo", "") && is_model(ret))
+        return true;
     if (exe_dir(dir, NULL) != LW_OK)
         return false;
-    for (size_t i = 0; i < LW_ARRAY_LEN(places); i++) {
-        if (!join(ret, dir, places[i], ""))
-            continue;
-        if (join(probe, ret, "/model_index.json", "") && exists(probe))
+    for (size_t i = 0; i < LW_ARRAY_LEN(places); i++)
+        if (join(ret, dir, places[i], "") && is_model(ret))
             return true;
-    }
     return false;
 }
 

@@ -160,6 +160,22 @@ static lw_status choose_hub(lw_run *s, bool *ret_found, lw_err *err)
     return lw_find_hub(o->hub, s->endpoint, sizeof(s->endpoint), ret_found, err);
 }
 
+/* Somebody else's workers are as they are: say so rather than ignore what was asked. */
+static void note_ignored(const lw_run *s)
+{
+    const lw_settings *o = s->settings;
+    const char *ignored = typed(o->threads, "LATENTWIRE_THREADS")   ? "--threads"
+                          : typed(o->workers, "LATENTWIRE_WORKERS") ? "--workers"
+                          : typed(o->device, "LATENTWIRE_DEVICE")   ? "--device"
+                                                                    : NULL;
+
+    if (ignored && !o->quiet)
+        fprintf(stderr,
+                "latentwire: note: %s has no effect on the workers of the hub at %s; with --model "
+                "a private cluster is started\n",
+                ignored, s->endpoint);
+}
+
 static lw_status start_private(lw_run *s, unsigned roles, lw_err *err)
 {
     const lw_settings *o = s->settings;
@@ -167,6 +183,7 @@ static lw_status start_private(lw_run *s, unsigned roles, lw_err *err)
         .model = o->model, .encoder = o->encoder, .dit = o->dit, .vae = o->vae
     };
     lw_cluster_params p = { .model = &s->model,
+                            .tokenizer = o->tokenizer,
                             .weights = o->weights,
                             .memory_mb = o->memory_mb,
                             .start_timeout_ms = o->start_timeout * 1000,
@@ -335,6 +352,8 @@ lw_status lw_run_open(const lw_settings *settings, unsigned roles, lw_run **ret,
         st = take_signals(s, err);
     if (st == LW_OK && !found)
         st = start_private(s, roles, err);
+    if (st == LW_OK && found)
+        note_ignored(s);
     cp.endpoint = s->endpoint;
     if (st == LW_OK)
         st = lw_client_create(&cp, &s->client, err);

@@ -26,7 +26,7 @@ typedef struct lw_settings {
     int64_t preview_every;
     bool json, quiet;
     /* where it runs */
-    const char *model, *encoder, *dit, *vae;
+    const char *model, *encoder, *dit, *vae, *tokenizer;
     const char *hub, *keys, *key_name;
     const char *device, *threads, *workers, *weights, *log_level;
     int64_t memory_mb, start_timeout;
@@ -38,223 +38,103 @@ typedef struct lw_settings {
 /* A table reads better with one option a line. */
 /* clang-format off */
 #define LW_OPTS_PROMPT                                                                             \
-    { .name = "negative",                                                                          \
-      .kind = LW_OPT_STR,                                                                          \
-      .offset = LW_SET(negative),                                                                  \
-      .value = "TEXT",                                                                             \
+    { .name = "negative", .kind = LW_OPT_STR, .offset = LW_SET(negative), .value = "TEXT",         \
       .help = "negative prompt (needs --guidance above 0)" },                                      \
-        { .name = "system",                                                                        \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(system),                                                                \
-          .value = "TEXT",                                                                         \
-          .help = "system prompt before the prompt" },                                             \
-        { .name = "thinking",                                                                      \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(thinking),                                                              \
-          .value = "TEXT",                                                                         \
-          .help = "text inside the think block" },                                                 \
-        { .name = "assistant",                                                                     \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(assistant),                                                             \
-          .value = "TEXT",                                                                         \
-          .help = "start of the assistant's answer" },                                             \
-        { .name = "think",                                                                         \
-          .kind = LW_OPT_FLAG,                                                                     \
-          .offset = LW_SET(think),                                                                 \
-          .help = "write a think block even when --thinking is empty" },                           \
-        { .name = "raw",                                                                           \
-          .kind = LW_OPT_FLAG,                                                                     \
-          .offset = LW_SET(raw),                                                                   \
-          .help = "the prompt is the whole formatted text" },                                      \
-        { .name = "layer",                                                                         \
-          .kind = LW_OPT_INT,                                                                      \
-          .offset = LW_SET(layer),                                                                 \
-          .dflt = "-2",                                                                            \
-          .min = -1024,                                                                            \
-          .max = 1024,                                                                             \
-          .value = "N",                                                                            \
-          .help = "which hidden state of the encoder" },                                           \
-    {                                                                                              \
-        .name = "max-tokens", .kind = LW_OPT_INT, .offset = LW_SET(max_tokens), .dflt = "512",     \
-        .min = 1, .max = 65536, .value = "N", .help = "tokens after which the prompt is cut"       \
-    }
+    { .name = "system", .kind = LW_OPT_STR, .offset = LW_SET(system), .value = "TEXT",             \
+      .help = "system prompt before the prompt" },                                                 \
+    { .name = "thinking", .kind = LW_OPT_STR, .offset = LW_SET(thinking), .value = "TEXT",         \
+      .help = "text inside the think block" },                                                     \
+    { .name = "assistant", .kind = LW_OPT_STR, .offset = LW_SET(assistant), .value = "TEXT",       \
+      .help = "start of the assistant's answer" },                                                 \
+    { .name = "think", .kind = LW_OPT_FLAG, .offset = LW_SET(think),                               \
+      .help = "write a think block even when --thinking is empty" },                               \
+    { .name = "raw", .kind = LW_OPT_FLAG, .offset = LW_SET(raw),                                   \
+      .help = "the prompt is the whole formatted text" },                                          \
+    { .name = "layer", .kind = LW_OPT_INT, .offset = LW_SET(layer), .dflt = "-2", .min = -1024,    \
+      .max = 1024, .value = "N", .help = "which hidden state of the encoder" },                    \
+    { .name = "max-tokens", .kind = LW_OPT_INT, .offset = LW_SET(max_tokens), .dflt = "512",       \
+      .min = 1, .max = 65536, .value = "N", .help = "tokens after which the prompt is cut" }
 
 #define LW_OPTS_SAMPLING                                                                           \
-    { .name = "size",                                                                              \
-      .letter = 's',                                                                               \
-      .kind = LW_OPT_STR,                                                                          \
-      .offset = LW_SET(size),                                                                      \
-      .value = "WxH",                                                                              \
+    { .name = "size", .letter = 's', .kind = LW_OPT_STR, .offset = LW_SET(size), .value = "WxH",   \
       .help = "picture size, multiples of 16 (default: the model's, 1024x1024)" },                 \
-        { .name = "steps",                                                                         \
-          .kind = LW_OPT_INT,                                                                      \
-          .offset = LW_SET(steps),                                                                 \
-          .min = 0,                                                                                \
-          .max = 256,                                                                              \
-          .value = "N",                                                                            \
-          .help = "denoising steps (default: the model's, 8)" },                                   \
-        { .name = "seed",                                                                          \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(seed),                                                                  \
-          .value = "S",                                                                            \
-          .help = "seed of the first picture; picture i has seed S + i (default: random)" },       \
-        { .name = "count",                                                                         \
-          .letter = 'n',                                                                           \
-          .kind = LW_OPT_INT,                                                                      \
-          .offset = LW_SET(count),                                                                 \
-          .dflt = "1",                                                                             \
-          .min = 1,                                                                                \
-          .max = 64,                                                                               \
-          .value = "N",                                                                            \
-          .help = "number of pictures" },                                                          \
-        { .name = "guidance",                                                                      \
-          .kind = LW_OPT_DOUBLE,                                                                   \
-          .offset = LW_SET(guidance),                                                              \
-          .dflt = "0",                                                                             \
-          .min = 0,                                                                                \
-          .max = 1000,                                                                             \
-          .value = "G",                                                                            \
-          .help = "w in pos + w (pos - neg); 0 = off, as Z-Image-Turbo wants it" },                \
-        { .name = "cfg-normalization",                                                             \
-          .kind = LW_OPT_DOUBLE,                                                                   \
-          .offset = LW_SET(cfg_normalization),                                                     \
-          .dflt = "0",                                                                             \
-          .min = 0,                                                                                \
-          .max = 1000,                                                                             \
-          .value = "C",                                                                            \
-          .help = "limit of the guided norm as a multiple of the positive; 0 = off" },             \
-        { .name = "cfg-truncation",                                                                \
-          .kind = LW_OPT_DOUBLE,                                                                   \
-          .offset = LW_SET(cfg_truncation),                                                        \
-          .dflt = "1",                                                                             \
-          .min = 0,                                                                                \
-          .max = 1000,                                                                             \
-          .value = "T",                                                                            \
-          .help = "no guidance at steps whose t = 1 - sigma is above this" },                      \
-    {                                                                                              \
-        .name = "shift", .kind = LW_OPT_DOUBLE, .offset = LW_SET(shift), .min = 0, .max = 1000000, \
-        .value = "F", .help = "shift of the noise schedule (default: the model's, 3)"              \
-    }
+    { .name = "steps", .kind = LW_OPT_INT, .offset = LW_SET(steps), .min = 0, .max = 256,          \
+      .value = "N", .help = "denoising steps (default: the model's, 8)" },                         \
+    { .name = "seed", .kind = LW_OPT_STR, .offset = LW_SET(seed), .value = "S",                    \
+      .help = "seed of the first picture; picture i has seed S + i (default: random)" },           \
+    { .name = "count", .letter = 'n', .kind = LW_OPT_INT, .offset = LW_SET(count), .dflt = "1",    \
+      .min = 1, .max = 64, .value = "N", .help = "number of pictures" },                           \
+    { .name = "guidance", .kind = LW_OPT_DOUBLE, .offset = LW_SET(guidance), .dflt = "0",          \
+      .min = 0, .max = 1000, .value = "G",                                                         \
+      .help = "w in pos + w (pos - neg); 0 = off, as Z-Image-Turbo wants it" },                    \
+    { .name = "cfg-normalization", .kind = LW_OPT_DOUBLE, .offset = LW_SET(cfg_normalization),     \
+      .dflt = "0", .min = 0, .max = 1000, .value = "C",                                            \
+      .help = "limit of the guided norm as a multiple of the positive; 0 = off" },                 \
+    { .name = "cfg-truncation", .kind = LW_OPT_DOUBLE, .offset = LW_SET(cfg_truncation),           \
+      .dflt = "1", .min = 0, .max = 1000, .value = "T",                                            \
+      .help = "no guidance at steps whose t = 1 - sigma is above this" },                          \
+    { .name = "shift", .kind = LW_OPT_DOUBLE, .offset = LW_SET(shift), .min = 0, .max = 1000000,   \
+      .value = "F", .help = "shift of the noise schedule (default: the model's, 3)" }
 
 #define LW_OPTS_PREVIEW                                                                            \
-    { .name = "preview",                                                                           \
-      .kind = LW_OPT_STR,                                                                          \
-      .offset = LW_SET(preview),                                                                   \
-      .value = "FILE",                                                                             \
+    { .name = "preview", .kind = LW_OPT_STR, .offset = LW_SET(preview), .value = "FILE",           \
       .help = "write a small preview PNG here while denoising" },                                  \
-    {                                                                                              \
-        .name = "preview-every", .kind = LW_OPT_INT, .offset = LW_SET(preview_every), .dflt = "1", \
-        .min = 1, .max = 256, .value = "N", .help = "steps between previews"                       \
-    }
+    { .name = "preview-every", .kind = LW_OPT_INT, .offset = LW_SET(preview_every), .dflt = "1",   \
+      .min = 1, .max = 256, .value = "N", .help = "steps between previews" }
 
 #define LW_OPTS_TILE                                                                               \
-    {                                                                                              \
-        .name = "tile", .kind = LW_OPT_INT, .offset = LW_SET(tile), .min = 0, .max = 65536,        \
-        .value = "N", .help = "decode in tiles of N latent pixels; 0 = the worker decides"         \
-    }
+    { .name = "tile", .kind = LW_OPT_INT, .offset = LW_SET(tile), .min = 0, .max = 65536,          \
+      .value = "N", .help = "decode in tiles of N latent pixels; 0 = the worker decides" }
 
 #define LW_OPTS_OUTPUT(what)                                                                       \
-    { .name = "output",                                                                            \
-      .letter = 'o',                                                                               \
-      .kind = LW_OPT_STR,                                                                          \
-      .offset = LW_SET(output),                                                                    \
-      .value = "FILE",                                                                             \
-      .help = what },                                                                              \
-        { .name = "json",                                                                          \
-          .kind = LW_OPT_FLAG,                                                                     \
-          .offset = LW_SET(json),                                                                  \
-          .help = "print one JSON object instead of paths" },                                      \
-    {                                                                                              \
-        .name = "quiet", .letter = 'q', .kind = LW_OPT_FLAG, .offset = LW_SET(quiet),              \
-        .help = "no progress bar"                                                                  \
-    }
+    { .name = "output", .letter = 'o', .kind = LW_OPT_STR, .offset = LW_SET(output),               \
+      .value = "FILE", .help = what },                                                             \
+    { .name = "json", .kind = LW_OPT_FLAG, .offset = LW_SET(json),                                 \
+      .help = "print one JSON object instead of paths" },                                          \
+    { .name = "quiet", .letter = 'q', .kind = LW_OPT_FLAG, .offset = LW_SET(quiet),                \
+      .help = "no progress bar" }
 
 #define LW_OPTS_MODEL                                                                              \
-    { .name = "model",                                                                             \
-      .letter = 'm',                                                                               \
-      .kind = LW_OPT_STR,                                                                          \
-      .offset = LW_SET(model),                                                                     \
-      .value = "DIR",                                                                              \
-      .help = "model folder (Hugging Face layout; default: models/demo)" },                        \
-        { .name = "encoder",                                                                       \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(encoder),                                                               \
-          .value = "PATH",                                                                         \
-          .help = "text encoder: a folder or a single file" },                                     \
-        { .name = "dit",                                                                           \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(dit),                                                                   \
-          .value = "PATH",                                                                         \
-          .help = "denoiser: a folder or a single file" },                                         \
-    {                                                                                              \
-        .name = "vae", .kind = LW_OPT_STR, .offset = LW_SET(vae), .value = "PATH",                 \
-        .help = "picture decoder: a folder or a single file"                                       \
-    }
+    { .name = "model", .letter = 'm', .kind = LW_OPT_STR, .offset = LW_SET(model),                 \
+      .value = "DIR", .help = "model folder (Hugging Face layout; default: models/demo)" },        \
+    { .name = "encoder", .kind = LW_OPT_STR, .offset = LW_SET(encoder), .value = "PATH",           \
+      .help = "text encoder: a folder or a single file" },                                         \
+    { .name = "dit", .kind = LW_OPT_STR, .offset = LW_SET(dit), .value = "PATH",                   \
+      .help = "denoiser: a folder or a single file" },                                             \
+    { .name = "vae", .kind = LW_OPT_STR, .offset = LW_SET(vae), .value = "PATH",                   \
+      .help = "picture decoder: a folder or a single file" },                                      \
+    { .name = "tokenizer", .kind = LW_OPT_STR, .offset = LW_SET(tokenizer), .value = "DIR",        \
+      .help = "tokenizer folder (default: the model's own, else Qwen3's)" }
 
 #define LW_OPTS_HUB                                                                                \
-    { .name = "hub",                                                                               \
-      .kind = LW_OPT_STR,                                                                          \
-      .offset = LW_SET(hub),                                                                       \
-      .value = "ENDPOINT",                                                                         \
+    { .name = "hub", .kind = LW_OPT_STR, .offset = LW_SET(hub), .value = "ENDPOINT",               \
       .help = "use this hub (default: one that runs here, else a private one)" },                  \
-        { .name = "keys",                                                                          \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(keys),                                                                  \
-          .value = "DIR",                                                                          \
-          .help = "CURVE keys for a tcp:// hub (latentwire keys)" },                               \
-        { .name = "key-name",                                                                      \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(key_name),                                                              \
-          .value = "NAME",                                                                         \
-          .help = "which own key pair in --keys (default: client)" },                              \
-    {                                                                                              \
-        .name = "insecure-loopback", .kind = LW_OPT_FLAG, .offset = LW_SET(insecure_loopback),     \
-        .help = "allow tcp://127.0.0.1 without keys"                                               \
-    }
+    { .name = "keys", .kind = LW_OPT_STR, .offset = LW_SET(keys), .value = "DIR",                  \
+      .help = "CURVE keys for a tcp:// hub (latentwire keys)" },                                   \
+    { .name = "key-name", .kind = LW_OPT_STR, .offset = LW_SET(key_name), .value = "NAME",         \
+      .help = "which own key pair in --keys (default: client)" },                                  \
+    { .name = "insecure-loopback", .kind = LW_OPT_FLAG, .offset = LW_SET(insecure_loopback),       \
+      .help = "allow tcp://127.0.0.1 without keys" }
 
 #define LW_OPTS_CLUSTER                                                                            \
     LW_OPTS_HUB,                                                                                   \
-        { .name = "device",                                                                        \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(device),                                                                \
-          .value = "D",                                                                            \
-          .help = "device of a private hub's workers: \"cpu\", \"dit=cpu,encoder=cpu\"" },         \
-        { .name = "threads",                                                                       \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(threads),                                                               \
-          .value = "N",                                                                            \
-          .help = "threads of each: \"2\", \"dit=2,encoder=1\"; 0 = all cores" },                  \
-        { .name = "workers",                                                                       \
-          .kind = LW_OPT_STR,                                                                      \
-          .offset = LW_SET(workers),                                                               \
-          .value = "N",                                                                            \
-          .help = "how many of each: \"1\", \"dit=3\"" },                                          \
-        { .name = "weights",                                                                       \
-          .kind = LW_OPT_CHOICE,                                                                   \
-          .offset = LW_SET(weights),                                                               \
-          .dflt = "auto",                                                                          \
-          .choices = "auto|stored|bf16",                                                           \
-          .value = "HOW",                                                                          \
-          .help = "what matrices are kept as in memory" },                                         \
-        { .name = "memory-mb",                                                                     \
-          .kind = LW_OPT_INT,                                                                      \
-          .offset = LW_SET(memory_mb),                                                             \
-          .min = 0,                                                                                \
-          .max = 1 << 30,                                                                          \
-          .value = "N",                                                                            \
-          .help = "a worker's memory for one request; 0 = it decides" },                           \
-        { .name = "log-level",                                                                     \
-          .kind = LW_OPT_CHOICE,                                                                   \
-          .offset = LW_SET(log_level),                                                             \
-          .dflt = "info",                                                                          \
-          .choices = "error|warn|info|debug",                                                      \
-          .value = "L",                                                                            \
-          .help = "what a private hub logs" },                                                     \
-    {                                                                                              \
-        .name = "start-timeout", .kind = LW_OPT_INT, .offset = LW_SET(start_timeout),              \
-        .dflt = "900", .min = 1, .max = 86400, .value = "S",                                       \
-        .help = "seconds that a private hub may take to load the model"                            \
-    }
+    { .name = "device", .kind = LW_OPT_STR, .offset = LW_SET(device), .value = "D",                \
+      .help = "device of a private hub's workers: \"cpu\", \"dit=cpu,encoder=cpu\"" },             \
+    { .name = "threads", .kind = LW_OPT_STR, .offset = LW_SET(threads), .value = "N",              \
+      .help = "threads of each: \"2\", \"dit=2,encoder=1\"; 0 = all cores" },                      \
+    { .name = "workers", .kind = LW_OPT_STR, .offset = LW_SET(workers), .value = "N",              \
+      .help = "how many of each: \"1\", \"dit=3\"" },                                              \
+    { .name = "weights", .kind = LW_OPT_CHOICE, .offset = LW_SET(weights), .dflt = "auto",         \
+      .choices = "auto|stored|bf16", .value = "HOW",                                               \
+      .help = "what matrices are kept as in memory" },                                             \
+    { .name = "memory-mb", .kind = LW_OPT_INT, .offset = LW_SET(memory_mb), .min = 0,              \
+      .max = 1 << 30, .value = "N",                                                                \
+      .help = "a worker's memory for one request; 0 = it decides" },                               \
+    { .name = "log-level", .kind = LW_OPT_CHOICE, .offset = LW_SET(log_level), .dflt = "info",     \
+      .choices = "error|warn|info|debug", .value = "L", .help = "what a private hub logs" },       \
+    { .name = "start-timeout", .kind = LW_OPT_INT, .offset = LW_SET(start_timeout),                \
+      .dflt = "900", .min = 1, .max = 86400, .value = "S",                                         \
+      .help = "seconds that a private hub may take to load the model" }
 /* clang-format on */
 
 /** "1024x768", or "512" for a square; multiples of 16, 16 to 16384. Errors: LW_E_INVALID. */

@@ -159,8 +159,8 @@ static lw_status make_dir(lw_cluster *c, lw_err *err)
 static lw_status make_env(lw_cluster *c, lw_err *err)
 {
     extern char **environ;
-    static const char *const keep[] = { "LATENTWIRE_BACKEND=", "LATENTWIRE_RUNTIME_DIR=",
-                                        "LATENTWIRE_TEST_" };
+    static const char *const keep[] = { "LATENTWIRE_BACKEND=", "LATENTWIRE_DATA_DIR=",
+                                        "LATENTWIRE_RUNTIME_DIR=", "LATENTWIRE_TEST_" };
     size_t n = 0, out = 0;
 
     while (environ[n])
@@ -310,6 +310,8 @@ static lw_status start_worker(lw_cluster *c, const lw_cluster_params *p, size_t 
     LW_TRY(add_arg(c, ch, &n, err, "--threads=%d", threads));
     LW_TRY(add_arg(c, ch, &n, err, "--device=%s", p->device[role] ? p->device[role] : "cpu"));
     LW_TRY(add_arg(c, ch, &n, err, "--weights=%s", p->weights ? p->weights : "auto"));
+    if (role == LW_ROLE_ENCODER && p->tokenizer)
+        LW_TRY(add_arg(c, ch, &n, err, "--tokenizer=%s", p->tokenizer));
     LW_TRY(add_arg(c, ch, &n, err, "--memory-mb=%lld", (long long)p->memory_mb));
     LW_TRY(add_arg(c, ch, &n, err, "--log-level=%s", p->log_level ? p->log_level : "info"));
     return spawn(c, ch, err);

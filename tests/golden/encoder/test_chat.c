@@ -2,7 +2,7 @@
 
 #include "encoder-svc/chat.h"
 
-#include "util.h"
+#include "tests/golden/encoder/util.h"
 
 #define MAX_MESSAGES 32
 

@@ -10,8 +10,8 @@
 
 #include "encoder-svc/files.h"
 
-#include "tiny.h"
-#include "util.h"
+#include "tests/golden/encoder/tiny.h"
+#include "tests/golden/encoder/util.h"
 
 #define MODEL "spec/pipeline_tiny/model"
 #define DIM   48

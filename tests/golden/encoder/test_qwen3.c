@@ -5,8 +5,8 @@
 
 #include <math.h>
 
-#include "tiny.h"
-#include "util.h"
+#include "tests/golden/encoder/tiny.h"
+#include "tests/golden/encoder/util.h"
 
 /* Largest error allowed, in standard deviations of the state: the bound of the project's issue. The
  * reference itself differs from a run in f64 by 4e-6 to 8e-6. */

@@ -7,7 +7,7 @@
 #include "common/buf.h"
 #include "common/clock.h"
 
-#include "util.h"
+#include "tests/golden/encoder/util.h"
 
 static lw_tokenizer *qwen3; /* the shipped files */
 static lw_arena arena;

@@ -7,7 +7,7 @@
 
 #include "common/json.h"
 
-#include "util.h"
+#include "tests/golden/encoder/util.h"
 
 #define TINY "spec/pipeline_tiny/model/tokenizer/"
 

@@ -1,10 +1,10 @@
-#include "tiny.h"
+#include "tests/golden/encoder/tiny.h"
 
 #include <dirent.h>
 #include <math.h>
 #include <unistd.h>
 
-#include "util.h"
+#include "tests/golden/encoder/util.h"
 
 #define TAG_WEIGHTS 7000
 #define MAX_TENSORS 128
