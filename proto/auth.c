@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 
 #include "proto/transport_impl.h"
@@ -21,11 +22,15 @@
 #define DOMAIN_PREFIX "latentwire."
 #define PATH_BYTES    4096
 #define KEY_BYTES     32
+#define LOG_WINDOW_MS 10000
+#define LOG_LINES     20 /* about refused keys, in a window */
 
 struct lw_zap {
     void *sock;
     pthread_t thread;
     char key_dir[PATH_BYTES];
+    int64_t window_ms; /* when the log's window began */
+    int n_lines, n_left_out;
 };
 
 /* ---- key files ---- */
@@ -253,7 +258,24 @@ static void zap_reply(void *sock, const zap_request *q, const char *code, const 
         zmq_send(sock, parts[i], strlen(parts[i]), i < 3 ? ZMQ_SNDMORE : 0);
 }
 
-static void zap_decide(const lw_zap *z, const zap_request *q)
+/* Anybody can be refused, so refusals must not fill the disk. */
+static bool may_log(lw_zap *z)
+{
+    if (lw_now_ms() - z->window_ms >= LOG_WINDOW_MS) {
+        if (z->n_left_out > 0)
+            lw_log(LW_WARN, "more keys refused", LW_KV_INT("times", z->n_left_out));
+        z->window_ms = lw_now_ms();
+        z->n_lines = z->n_left_out = 0;
+    }
+    if (z->n_lines == LOG_LINES) {
+        z->n_left_out++;
+        return false;
+    }
+    z->n_lines++;
+    return true;
+}
+
+static void zap_decide(lw_zap *z, const zap_request *q)
 {
     const char *address = q->part[ZAP_ADDRESS];
     char key[LW_KEY_TEXT], name[128] = "", user[160];
@@ -269,8 +291,9 @@ static void zap_decide(const lw_zap *z, const zap_request *q)
     wanted = (unsigned)strtoul(q->part[ZAP_DOMAIN] + strlen(DOMAIN_PREFIX), NULL, 16);
     roles = roles_of_key(z->key_dir, key, name, sizeof(name));
     if ((roles & wanted) == 0) {
-        lw_log(LW_WARN, "key refused", LW_KV_STR("address", address), LW_KV_STR("key", key),
-               LW_KV_STR("name", name[0] ? name : "unknown"));
+        if (may_log(z))
+            lw_log(LW_WARN, "key refused", LW_KV_STR("address", address), LW_KV_STR("key", key),
+                   LW_KV_STR("name", name[0] ? name : "unknown"));
         zap_reply(z->sock, q, "400", "this key is not authorised here", "");
         return;
     }

@@ -5,6 +5,7 @@
 #include "proto/transport.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,12 +14,15 @@
 
 #include "proto/transport_impl.h"
 
-#define SEND_QUEUE     64
-#define RECV_QUEUE     8
-#define LINGER_MS      1000
-#define HANDSHAKE_MS   2000
-#define ZMTP_PING_MS   1000
-#define ZMTP_DEAD_MS   3000
+#define SEND_QUEUE   64
+#define RECV_QUEUE   8
+#define LINGER_MS    1000
+#define HANDSHAKE_MS 2000
+/* libzmq's own heartbeat finds hosts that vanished. It is slower than the protocol's on purpose: a
+ * PONG waits behind the frame that is being sent, and a large one may take seconds on a thin line.
+ */
+#define ZMTP_PING_MS   5000
+#define ZMTP_DEAD_MS   20000
 #define RECONNECT_MS   100
 #define RECONNECT_MAX  2000
 #define ENDPOINT_BYTES 512
@@ -546,8 +550,7 @@ int lw_poll(lw_poll_item *items, int n, int64_t timeout_ms)
     zmq_pollitem_t z[2 * LW_MAX_POLL] = { 0 };
     int n_z = n, n_ready = 0;
 
-    if (n > LW_MAX_POLL)
-        n_z = n = LW_MAX_POLL;
+    assert(n <= LW_MAX_POLL);
     for (int i = 0; i < n; i++) {
         const lw_poll_item *it = &items[i];
 
