@@ -1,8 +1,6 @@
 #ifndef LW_PROTO_SERVICE_H
 #define LW_PROTO_SERVICE_H
 
-#include <stdatomic.h>
-
 #include "common/opt.h"
 #include "proto/schema.h"
 

@@ -2,6 +2,7 @@
 #define LW_PROTO_SERVICE_IMPL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "proto/service.h"
 #include "proto/transport.h"
