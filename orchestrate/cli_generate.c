@@ -30,6 +30,7 @@ typedef struct generate {
     lw_report report;
     json_t *manifest; /* of the first picture */
     lw_arena arena;   /* prompt text, jobs */
+    lw_kept_pictures *kept;
 } generate;
 
 /* One job of a run: pictures [first, first + n). */
@@ -54,7 +55,7 @@ static lw_status on_image(void *arg, const lw_msg *submit, const lw_msg *result,
                       : lw_fail(err, LW_E_NOMEM, "no memory for a manifest");
 
     if (s == LW_OK)
-        s = lw_output_pictures(&p->g->output, result, own, p->first, on_written, p->g, err);
+        s = lw_output_keep(&p->g->kept, &p->g->arena, result, own, p->first, err);
     if (s == LW_OK)
         s = lw_report_result(&p->g->report, result, err);
     if (s == LW_OK && p->first == 0)
@@ -128,6 +129,18 @@ static lw_status run(generate *g, lw_err *err)
     return run_parts(g, parts, err);
 }
 
+/* What was finished before something failed is not thrown away. */
+static lw_status run_and_write(generate *g, lw_err *err)
+{
+    lw_status s = run(g, err), written;
+    lw_err why = { 0 };
+
+    written = lw_output_write(&g->output, g->kept, on_written, g, &why);
+    if (written == LW_OK && (s == LW_OK || g->kept))
+        written = lw_report_print(&g->report, g->opt.json && s == LW_OK, g->manifest, g->run, &why);
+    return s == LW_OK && written != LW_OK ? lw_fail(err, written, "%s", why.text) : s;
+}
+
 /* Everything that can be wrong with the command line, before anything is started. */
 static lw_status check(generate *g, const char *prompt, lw_err *err)
 {
@@ -175,10 +188,9 @@ lw_status lw_cli_generate(lw_cli *cli, int argc, char **argv, lw_err *err)
     if (s == LW_OK)
         s = lw_report_init(&g.report, err);
     if (s == LW_OK)
-        s = run(&g, err);
-    if (s == LW_OK)
-        s = lw_report_print(&g.report, g.opt.json, g.manifest, g.run, err);
+        s = run_and_write(&g, err);
     lw_run_close(&g.run);
+    lw_output_drop(&g.kept);
     json_decref(g.manifest);
     lw_report_deinit(&g.report);
     lw_arena_deinit(&g.arena);

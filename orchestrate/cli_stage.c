@@ -54,6 +54,7 @@ typedef struct stage {
     const char *default_output;
     lw_settings opt;
     lw_output output; /* of decode */
+    lw_kept_pictures *kept;
     lw_run *run;
     lw_report report;
     json_t *manifest;
@@ -123,7 +124,7 @@ static lw_status on_image(void *arg, const lw_msg *submit, const lw_msg *result,
                       : lw_fail(err, LW_E_NOMEM, "no memory for a manifest");
 
     if (s == LW_OK)
-        s = lw_output_pictures(&g->output, result, own, g->first, on_picture, g, err);
+        s = lw_output_keep(&g->kept, &g->arena, result, own, g->first, err);
     json_decref(own);
     if (s == LW_OK && g->first == 0)
         s = lw_manifest_add(g->manifest, submit, result, err); /* for --json */
@@ -297,6 +298,8 @@ static lw_status run_decode(stage *g, const char *path, lw_err *err)
     most = lw_run_max_tensor_bytes(g->run) / picture;
     if (most < 1)
         most = 1;
+    if (most > LW_MAX_PICTURES)
+        most = LW_MAX_PICTURES;
     for (int64_t i = 0; i < n; i += (int64_t)most) {
         lw_tensor some = lw_tensor_rows(&all, i, n - i < (int64_t)most ? n - i : (int64_t)most);
 
@@ -307,7 +310,7 @@ static lw_status run_decode(stage *g, const char *path, lw_err *err)
         g->first = (uint64_t)i;
         LW_TRY(run_one(g, on_image, err));
     }
-    return LW_OK;
+    return lw_output_write(&g->output, g->kept, on_picture, g, err);
 }
 
 static lw_status run_encode_image(stage *g, const char *path, lw_err *err)
@@ -343,6 +346,7 @@ static lw_status run_verb(lw_cli *cli, stage *g, const lw_opt *options, int argc
     if (s == LW_OK)
         s = lw_report_print(&g->report, g->opt.json, g->manifest, g->run, err);
     lw_run_close(&g->run);
+    lw_output_drop(&g->kept);
     json_decref(g->manifest);
     lw_report_deinit(&g->report);
     lw_st_close(&g->input);

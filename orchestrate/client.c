@@ -18,6 +18,7 @@
 #define HELLO_RETRY_MS 250
 #define DEFAULT_HB_MS  1000
 #define DEFAULT_MISSES 3
+#define STOPPED_MS     1000 /* no poll comes back so late of itself */
 #define MSG_ARENA_BYTES                                                                            \
     ((size_t)4 * 1024 * 1024) /* decoded strings; tensors stay in the packet                       \
                                */
@@ -31,6 +32,7 @@ struct lw_client {
     bool connected;
     int64_t hb_ms, hb_misses;
     int64_t last_heard_ms, last_sent_ms, last_hello_ms;
+    int64_t stopped_ms; /* how long this process did not run, by Ctrl-Z for example */
     size_t max_frame_bytes;
     lw_packet packet; /* of the message last returned */
     lw_arena arena;
@@ -242,6 +244,12 @@ lw_status lw_client_wait(lw_client *c, int fd, int64_t timeout_ms, lw_client_eve
 
         silent_at = c->last_heard_ms + c->hb_ms * c->hb_misses;
         now = lw_now_ms();
+        if (c->connected && now >= silent_at && c->stopped_ms > 0)
+            return lw_fail(
+                err, LW_E_UNAVAILABLE,
+                "this command was stopped for %lld ms, and the hub at %s gave it up; start "
+                "it again",
+                (long long)c->stopped_ms, c->endpoint);
         if (c->connected && now >= silent_at)
             return lw_fail(err, LW_E_UNAVAILABLE,
                            "the hub at %s has not answered for %lld ms; is it still running? "
@@ -256,6 +264,8 @@ lw_status lw_client_wait(lw_client *c, int fd, int64_t timeout_ms, lw_client_eve
         if (ret->msg || wake < now)
             wake = now;
         (void)lw_poll(items, fd >= 0 ? 2 : 1, wake - now);
+        if (lw_now_ms() - wake > STOPPED_MS)
+            c->stopped_ms = lw_now_ms() - wake;
         ret->fd_readable = fd >= 0 && items[1].readable;
         if (ret->msg || ret->fd_readable)
             return LW_OK;

@@ -167,12 +167,12 @@ static lw_status write_one(const char *path, const uint8_t *rgb, int width, int 
     return s;
 }
 
-lw_status lw_output_pictures(const lw_output *o, const lw_msg *result, json_t *manifest,
-                             uint64_t first, lw_output_fn *on_written, void *arg, lw_err *err)
+lw_status lw_output_keep(lw_kept_pictures **list, lw_arena *a, const lw_msg *result,
+                         const json_t *manifest, uint64_t first, lw_err *err)
 {
     const lw_msg_tensor *mt = lw_msg_tensor_find(result, LW_T_IMAGE);
     const int64_t *shape = mt ? mt->t.shape : NULL;
-    size_t bytes;
+    lw_kept_pictures *k;
 
     if (!mt || mt->t.dtype != LW_U8 || mt->t.rank != 4 || shape[3] != 3 || shape[1] < 1 ||
         shape[2] < 1 || shape[1] > 65536 || shape[2] > 65536) {
@@ -185,25 +185,62 @@ lw_status lw_output_pictures(const lw_output *o, const lw_msg *result, json_t *m
                        "got %s",
                        found);
     }
-    bytes = (size_t)shape[1] * (size_t)shape[2] * 3;
-    if (json_object_set_new(manifest, "width", json_integer(shape[2])) ||
-        json_object_set_new(manifest, "height", json_integer(shape[1])))
-        return lw_fail(err, LW_E_NOMEM, "no memory for the manifest");
-    for (int64_t i = 0; i < shape[0]; i++) {
-        json_t *own = lw_manifest_picture(manifest, (uint64_t)i);
+    k = lw_arena_calloc(a, 1, sizeof(*k), err);
+    if (!k)
+        return LW_E_NOMEM;
+    *k = (lw_kept_pictures){ .next = *list, .t = mt->t, .first = first };
+    *list = k;
+    k->frame =
+        mt->frame ? lw_frame_ref(mt->frame) : lw_frame_copy(mt->t.data, lw_tensor_bytes(&mt->t));
+    k->manifest = json_copy((json_t *)manifest);
+    if (!k->frame || !k->manifest ||
+        json_object_set_new(k->manifest, "width", json_integer(shape[2])) ||
+        json_object_set_new(k->manifest, "height", json_integer(shape[1])))
+        return lw_fail(err, LW_E_NOMEM, "no memory for the pictures");
+    k->t.data = (void *)lw_frame_data(k->frame);
+    return LW_OK;
+}
+
+static lw_status write_kept(const lw_output *o, const lw_kept_pictures *k, lw_output_fn *on_written,
+                            void *arg, lw_err *err)
+{
+    const int height = (int)k->t.shape[1], width = (int)k->t.shape[2];
+    const size_t bytes = (size_t)height * (size_t)width * 3;
+
+    for (int64_t i = 0; i < k->t.shape[0]; i++) {
+        json_t *own = lw_manifest_picture(k->manifest, (uint64_t)i);
         uint64_t seed = (uint64_t)json_integer_value(json_object_get(own, "seed"));
         char path[PATH_MAX];
-        lw_status s = own ? lw_output_path(o, first + (uint64_t)i, seed, path, err)
+        lw_status s = own ? lw_output_path(o, k->first + (uint64_t)i, seed, path, err)
                           : lw_fail(err, LW_E_NOMEM, "no memory for the manifest");
 
         if (s == LW_OK)
-            s = write_one(path, (const uint8_t *)mt->t.data + (size_t)i * bytes, (int)shape[2],
-                          (int)shape[1], own, err);
+            s = write_one(path, (const uint8_t *)k->t.data + (size_t)i * bytes, width, height, own,
+                          err);
         json_decref(own);
         if (s == LW_OK)
-            s = on_written(arg, first + (uint64_t)i, seed, path, err);
+            s = on_written(arg, k->first + (uint64_t)i, seed, path, err);
         if (s != LW_OK)
             return s;
     }
     return LW_OK;
+}
+
+lw_status lw_output_write(const lw_output *o, const lw_kept_pictures *list,
+                          lw_output_fn *on_written, void *arg, lw_err *err)
+{
+    for (const lw_kept_pictures *k = list; k; k = k->next)
+        if (k->frame && k->manifest)
+            LW_TRY(write_kept(o, k, on_written, arg, err));
+    return LW_OK;
+}
+
+void lw_output_drop(lw_kept_pictures **list)
+{
+    for (lw_kept_pictures *k = *list; k; k = k->next) {
+        lw_frame_unref(&k->frame);
+        json_decref(k->manifest);
+        k->manifest = NULL;
+    }
+    *list = NULL;
 }

@@ -4,7 +4,7 @@
 #include <jansson.h>
 #include <limits.h>
 
-#include "proto/schema.h"
+#include "proto/packet.h"
 
 /*
  * Where pictures go. "-o out.png" is that file; of several pictures, number k goes to "out-k.png",
@@ -30,15 +30,31 @@ LW_MUST_USE lw_status lw_output_check_file(const char *path, lw_err *err);
 LW_MUST_USE lw_status lw_output_path(const lw_output *o, uint64_t index, uint64_t seed,
                                      char ret[PATH_MAX], lw_err *err);
 
+/** A result that waits to be written. */
+typedef struct lw_kept_pictures {
+    struct lw_kept_pictures *next;
+    lw_frame *frame; /* holds the bytes of t */
+    lw_tensor t;     /* image [n, H, W, 3] uint8 */
+    json_t *manifest;
+    uint64_t first; /* its first picture is this one of the output */
+} lw_kept_pictures;
+
 /**
- * Write the pictures of an image tensor [n, H, W, 3] uint8 as PNGs with their manifests. The first
- * is picture `first` of the output; the manifest is that of the first picture of the tensor.
- * `on_written` is told each path. Errors: LW_E_SHAPE for another tensor; those of lw_png_write.
+ * Keep the pictures of a result, by reference, with the manifest of the first of them (borrowed; it
+ * gets their size). Compressing a large picture takes seconds, and a client that is silent for so
+ * long is dead for its hub: so all are written when the hub is no longer needed. Nodes lie in `a`.
+ * Errors: LW_E_SHAPE when the result has no pictures, LW_E_NOMEM.
+ */
+LW_MUST_USE lw_status lw_output_keep(lw_kept_pictures **list, lw_arena *a, const lw_msg *result,
+                                     const json_t *manifest, uint64_t first, lw_err *err);
+
+/** Write all that was kept as PNGs; `on_written` is told each path. Errors: those of lw_png_write.
  */
 typedef lw_status lw_output_fn(void *arg, uint64_t index, uint64_t seed, const char *path,
                                lw_err *err);
-LW_MUST_USE lw_status lw_output_pictures(const lw_output *o, const lw_msg *result, json_t *manifest,
-                                         uint64_t first, lw_output_fn *on_written, void *arg,
-                                         lw_err *err);
+LW_MUST_USE lw_status lw_output_write(const lw_output *o, const lw_kept_pictures *list,
+                                      lw_output_fn *on_written, void *arg, lw_err *err);
+/** Let go of what was kept. */
+void lw_output_drop(lw_kept_pictures **list);
 
 #endif
