@@ -74,12 +74,12 @@ static void print_workers(const json_t *r)
     const json_t *w;
     size_t i;
 
-    printf("\n%-9s %-24s %-9s %-20s %-22s %6s %9s\n", "ROLE", "WORKER", "STATE", "MODEL",
-           "BACK END", "DONE", "MEMORY");
+    printf("\n%-9s %-24s %-9s %-20s %6s %9s  %s\n", "ROLE", "WORKER", "STATE", "MODEL", "DONE",
+           "MEMORY", "BACK END");
     json_array_foreach(json_object_get(r, "workers"), i, w)
-        printf("%-9s %-24s %-9s %-20s %-22s %6lld %5.0f MiB\n", text(w, "role"), text(w, "name"),
-               text(w, "state"), text(w, "model"), text(w, "backend"), number(w, "tasks_done"),
-               mib(number(w, "rss_bytes")));
+        printf("%-9s %-24s %-9s %-20s %6lld %5.0f MiB  %s\n", text(w, "role"), text(w, "name"),
+               text(w, "state"), text(w, "model"), number(w, "tasks_done"),
+               mib(number(w, "rss_bytes")), text(w, "backend"));
     if (number(r, "n_workers") > (long long)i)
         printf("... and %lld more\n", number(r, "n_workers") - (long long)i);
     if (number(r, "n_workers") == 0)
