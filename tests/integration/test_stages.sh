@@ -48,6 +48,23 @@ PY
 check "latents without a manifest" "$LW" decode --model "$MODEL" -o foreign.png foreign.safetensors
 check "have the same pixels" same_pixels whole-1.png foreign.png
 
+# More pictures than one job takes: 66 different ones, in two jobs, numbered through.
+python3 - <<'PY'
+import array, json, struct
+def write(name, values, n):
+    data = array.array("f", values).tobytes()
+    h = {"latents": {"dtype": "F32", "shape": [n, 16, 2, 2], "data_offsets": [0, len(data)]}}
+    text = json.dumps(h).encode()
+    open(name, "wb").write(struct.pack("<Q", len(text)) + text + data)
+values = [((i * 7919) % 2001 - 1000) / 500 for i in range(66 * 64)]
+write("many.safetensors", values, 66)
+write("one.safetensors", values[64 * 64 : 65 * 64], 1)
+PY
+check "decode 66 latents" bash -c \
+    "test \$('$LW' decode --model '$MODEL' -o 'many-%03d.png' many.safetensors | wc -l) -eq 66"
+check "the 65th" "$LW" decode --model "$MODEL" -o one.png one.safetensors
+check "is the same alone" same_pixels many-065.png one.png
+
 # There and back.
 "$PNGTOOL" make gradient.png 64x48
 check "encode-image" "$LW" encode-image --model "$MODEL" -o img.safetensors gradient.png

@@ -15,8 +15,10 @@
 
 #include "common/png.h"
 #include "lw_version.h"
+#include "orchestrate/locate.h"
 #include "orchestrate/manifest.h"
 #include "orchestrate/output.h"
+#include "orchestrate/preview.h"
 #include "orchestrate/progress.h"
 #include "orchestrate/settings.h"
 
@@ -361,6 +363,107 @@ static void test_pictures(void **state)
     json_decref(m);
 }
 
+static void test_preview_shrinks(void **state)
+{
+    float z[2][5][4];
+    lw_msg_tensor mt = { .name = "latents" };
+    lw_arena a;
+    lw_tensor small;
+
+    (void)state;
+    for (int c = 0; c < 2; c++)
+        for (int i = 0; i < 5; i++)
+            for (int j = 0; j < 4; j++)
+                z[c][i][j] = (float)(100 * c + 10 * i + j);
+    mt.t = lw_tensor_nd(z, LW_F32, 4, (int64_t[]){ 1, 2, 5, 4 });
+    lw_arena_init(&a, "test", 0);
+    assert_int_equal(lw_preview_shrink(&mt, 32, &a, &small, NULL), LW_OK);
+    assert_memory_equal(small.data, z, sizeof(z));
+    /* 5 rows and 4 columns to at most 2: boxes of 2, the last row is cut. */
+    assert_int_equal(lw_preview_shrink(&mt, 2, &a, &small, NULL), LW_OK);
+    assert_int_equal(small.shape[0], 1);
+    assert_int_equal(small.shape[1], 2);
+    assert_int_equal(small.shape[2], 2);
+    assert_int_equal(small.shape[3], 2);
+    assert_float_equal(lw_f32(&small)[0], 5.5, 0);
+    assert_float_equal(lw_f32(&small)[3], 27.5, 0);
+    assert_float_equal(lw_f32(&small)[7], 127.5, 0);
+    mt.t = lw_tensor_nd(z, LW_F32, 4, (int64_t[]){ 2, 1, 5, 4 });
+    assert_int_equal(lw_preview_shrink(&mt, 2, &a, &small, NULL), LW_E_SHAPE);
+    /* Longer than wide beyond measure: never less than a row. */
+    mt.t = lw_tensor_nd(z, LW_F32, 3, (int64_t[]){ 1, 1, 40 });
+    assert_int_equal(lw_preview_shrink(&mt, 4, &a, &small, NULL), LW_OK);
+    assert_int_equal(small.shape[2], 1);
+    assert_int_equal(small.shape[3], 4);
+    lw_arena_deinit(&a);
+}
+
+static void write_file(const char *dir, const char *name, const char *text)
+{
+    char path[PATH_MAX];
+    FILE *f;
+
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_model_defaults(void **state)
+{
+    static const struct {
+        const char *index;
+        lw_status want;
+        int width, height, steps;
+    } cases[] = {
+        { "{}", LW_OK, 1024, 1024, 8 },
+        { "{\"latentwire\": {\"size\": [128, 64], \"steps\": 4}}", LW_OK, 128, 64, 4 },
+        { "{\"latentwire\": {\"steps\": 4}}", LW_OK, 1024, 1024, 4 },
+        { "{\"latentwire\": {\"size\": [128]}}", LW_E_FORMAT, 0, 0, 0 },
+        { "{\"latentwire\": {\"size\": [128, 0]}}", LW_E_FORMAT, 0, 0, 0 },
+        { "{\"latentwire\": {\"steps\": \"many\"}}", LW_E_FORMAT, 0, 0, 0 },
+        { "{", LW_E_FORMAT, 0, 0, 0 },
+    };
+    const unsigned all = 1u << LW_ROLE_ENCODER | 1u << LW_ROLE_DENOISER | 1u << LW_ROLE_DECODER;
+    char dir[] = "/tmp/lw-test-XXXXXX", file[64], index[64];
+    lw_model_options o = { .model = dir };
+    lw_model_choice c;
+    lw_err err = { 0 };
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    for (size_t i = 0; i < LW_ARRAY_LEN(cases); i++) {
+        write_file(dir, "model_index.json", cases[i].index);
+        assert_int_equal(lw_locate_model(&o, all, &c, &err), cases[i].want);
+        if (cases[i].want != LW_OK)
+            continue;
+        assert_int_equal(c.width, cases[i].width);
+        assert_int_equal(c.height, cases[i].height);
+        assert_int_equal(c.steps, cases[i].steps);
+        assert_string_equal(c.path[LW_ROLE_ENCODER], dir);
+    }
+    /* One part from elsewhere; a part that is missing names its option. */
+    write_file(dir, "model_index.json", "{}");
+    write_file(dir, "vae.safetensors", "");
+    snprintf(file, sizeof(file), "%s/vae.safetensors", dir);
+    snprintf(index, sizeof(index), "%s/model_index.json", dir);
+    o.vae = file;
+    assert_int_equal(lw_locate_model(&o, all, &c, &err), LW_OK);
+    assert_string_equal(c.path[LW_ROLE_DECODER], file);
+    assert_string_equal(c.path[LW_ROLE_DENOISER], dir);
+    o = (lw_model_options){ .vae = file };
+    assert_int_equal(lw_locate_model(&o, 1u << LW_ROLE_DECODER, &c, &err), LW_OK);
+    assert_int_equal(lw_locate_model(&o, all, &c, &err), LW_E_NOT_FOUND);
+    assert_non_null(strstr(err.text, "--encoder"));
+    o = (lw_model_options){ .model = "/no/such/model" };
+    assert_int_equal(lw_locate_model(&o, all, &c, &err), LW_E_NOT_FOUND);
+    assert_non_null(strstr(err.text, "/no/such/model"));
+    unlink(file);
+    unlink(index);
+    rmdir(dir);
+}
+
 static void test_time_left(void **state)
 {
     (void)state;
@@ -381,7 +484,8 @@ int main(void)
         cmocka_unit_test(test_prompt_checked), cmocka_unit_test(test_output_names),
         cmocka_unit_test(test_output_folder),  cmocka_unit_test(test_output_checked),
         cmocka_unit_test(test_manifest),       cmocka_unit_test(test_manifest_untrusted),
-        cmocka_unit_test(test_pictures),       cmocka_unit_test(test_time_left),
+        cmocka_unit_test(test_pictures),       cmocka_unit_test(test_preview_shrinks),
+        cmocka_unit_test(test_model_defaults), cmocka_unit_test(test_time_left),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
