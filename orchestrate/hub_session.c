@@ -252,7 +252,7 @@ void lw_hub_hello(lw_hub *h, lw_hub_side side, const lw_peer *peer, const lw_msg
         s = find_instance(h, side, m->role, m->instance);
     }
     if (s && side == LW_BACKEND) {
-        s->said_bye = s->n_tasks == 0;
+        s->said_bye = true; /* it lives; what it lost is its connection */
         lw_hub_session_lose(h, s, "it starts over");
         s = NULL;
     }

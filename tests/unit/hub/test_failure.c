@@ -162,6 +162,60 @@ static void test_retryable_errors(void **state)
     world_deinit(&w);
 }
 
+/* The one that failed is free, and it is its turn; still another one gets the task. */
+static void test_who_failed_is_not_asked_again(void **state)
+{
+    lw_msg m = job_prompt(2, LW_ARTEFACT_LATENTS);
+    peer *client, *busy, *second;
+    const lw_kept *task;
+    trio t;
+    world w;
+
+    (void)state;
+    world_init(&w, NULL);
+    task = start_denoising(&w, &client, &busy, &t);
+    second = world_worker(&w, LW_ROLE_DENOISER, "second");
+    world_send(&w, client, &m);
+    work_one(&w, second); /* used later than `busy` */
+    work_error(&w, busy, task, LW_E_NOMEM, true);
+    mail_none(busy);
+    work_one(&w, second);
+    work_all(&w);
+    mail_find(client, LW_MSG_RESULT); /* of job 2 */
+    assert_right(mail_find(client, LW_MSG_RESULT));
+    world_deinit(&w);
+}
+
+/* A worker whose connection broke in the middle is not counted as killed by its task. */
+static void test_reconnecting_worker_starts_over(void **state)
+{
+    peer *client, *busy;
+    const lw_kept *task, *again;
+    uint64_t epoch;
+    trio t;
+    world w;
+
+    (void)state;
+    world_init(&w, NULL);
+    task = start_denoising(&w, &client, &busy, &t);
+    epoch = busy->epoch;
+    for (int i = 0; i < 2; i++) {
+        busy->id.id[3]++; /* a new connection, the same process */
+        busy->busy = false;
+        world_join(&w, busy);
+        again = work_take(busy);
+    }
+    assert_true(busy->epoch > epoch);
+    assert_int_equal(lw_hub_sessions(w.hub, LW_BACKEND), 3);
+    assert_int_equal(counters(&w)->workers_lost, 0);
+    work_answer(&w, busy, task); /* of the first session */
+    assert_int_equal(mail_count(client, LW_MSG_RESULT, NULL), 0);
+    work_answer(&w, busy, again);
+    work_all(&w);
+    assert_right(mail_find(client, LW_MSG_RESULT));
+    world_deinit(&w);
+}
+
 /* "I am leaving", "I am full": the same task must not bounce until it has had its chances. */
 static void test_worker_that_takes_nothing(void **state)
 {
@@ -708,6 +762,31 @@ static void test_drain(void **state)
     world_deinit(&w);
 }
 
+/* An answer that was decided stands, even if it could not be delivered in time. */
+static void test_drain_does_not_change_an_answer(void **state)
+{
+    const lw_hub_params p = { .drain_ms = 5000 };
+    peer *client, *busy;
+    const lw_kept *task;
+    trio t;
+    world w;
+
+    (void)state;
+    world_init(&w, &p);
+    task = start_denoising(&w, &client, &busy, &t);
+    client->link = LW_E_EXHAUSTED;
+    work_answer(&w, busy, task);
+    work_all(&w);
+    lw_hub_drain(w.hub, w.now);
+    world_wait(&w, 6000);
+    client->link = LW_OK;
+    world_wait(&w, 250);
+    assert_right(mail_expect(client, LW_MSG_RESULT));
+    mail_none(client);
+    assert_true(lw_hub_drained(w.hub));
+    world_deinit(&w);
+}
+
 static void test_drain_does_not_wait_for_ever(void **state)
 {
     const lw_hub_params p = { .drain_ms = 5000, .keep_workers = true };
@@ -741,6 +820,8 @@ int main(void)
         cmocka_unit_test(test_goodbye_is_no_crime),
         cmocka_unit_test(test_poison),
         cmocka_unit_test(test_retryable_errors),
+        cmocka_unit_test(test_who_failed_is_not_asked_again),
+        cmocka_unit_test(test_reconnecting_worker_starts_over),
         cmocka_unit_test(test_worker_that_takes_nothing),
         cmocka_unit_test(test_final_errors),
         cmocka_unit_test(test_one_bad_picture_ends_the_job),
@@ -758,6 +839,7 @@ int main(void)
         cmocka_unit_test(test_missing_role),
         cmocka_unit_test(test_hub_that_was_stopped_blames_nobody),
         cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_drain_does_not_change_an_answer),
         cmocka_unit_test(test_drain_does_not_wait_for_ever),
     };
 
