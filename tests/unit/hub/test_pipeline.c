@@ -355,6 +355,8 @@ static void test_random_seed_is_told(void **state)
     m.has[LW_F_seed / 64] &= ~(UINT64_C(1) << (LW_F_seed % 64));
     world_send(&w, client, &m);
     seed = mail_expect(client, LW_MSG_ACCEPTED)->msg.seed;
+    assert_int_not_equal(seed, 7); /* what the field holds that is not set */
+    assert_int_not_equal(seed, 0);
     work_one(&w, t.encoder);
     assert_int_equal(work_one(&w, t.denoiser)->msg.seed, seed);
     assert_int_equal(mail_expect(client, LW_MSG_RESULT)->msg.seed, seed);
