@@ -33,9 +33,9 @@ typedef struct lw_hub_params {
 } lw_hub_params;
 
 /**
- * Bind both sockets and serve until SIGTERM or SIGINT: then no new job is accepted, those that run
- * may finish within drain_ms, the rest is cancelled. A second signal ends it at once. Takes over
- * both signals of the process; call it from the main thread before any other thread exists.
+ * Bind both sockets and serve until SIGTERM, SIGINT or SIGHUP: no new job is accepted, those that
+ * run may finish within drain_ms, the rest is cancelled. A second signal ends it at once. Takes
+ * over these signals of the process; call it from the main thread before any other thread exists.
  * Errors: those of lw_sock_bind and lw_runtime_dir, LW_E_NOMEM, LW_E_INVALID.
  */
 LW_MUST_USE lw_status lw_hub_run(const lw_hub_params *p, lw_err *err);
