@@ -54,6 +54,42 @@ ends "Ctrl-C twice" 11
 check "no process left after two" none_left 1
 check "no folder left after two" no_private_dir
 
+# A real Ctrl-C: typed at a terminal, it goes to the whole foreground process group.
+cat >"$T/tty.py" <<'PY'
+import os, pty, sys
+try:
+    pid, fd = pty.fork()
+except OSError:
+    sys.exit(77)
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+seen, typed = b"", False
+while True:
+    try:
+        data = os.read(fd, 4096)
+    except OSError:
+        break
+    if not data:
+        break
+    seen += data
+    if not typed and b"denoising [" in seen and b"/50" in seen:
+        os.write(fd, b"\x03")
+        typed = True
+status = os.waitpid(pid, 0)[1]
+print(seen.decode("ascii", "replace"))
+sys.exit(0 if typed and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 11 else 1)
+PY
+if python3 -c 'import os, pty, sys
+pid, fd = pty.fork()
+os._exit(0) if pid == 0 else os.waitpid(pid, 0)' 2>/dev/null; then
+    check "Ctrl-C typed at a terminal" python3 "$T/tty.py" "$LW" generate --model "$MODEL" \
+        --size 64x48 --steps 50 --seed 1 -o x.png "a circle"
+else
+    skip "Ctrl-C typed at a terminal" "there are no pseudo-terminals here"
+fi
+check "no process left after that" none_left 1
+check "no folder left after that" no_private_dir
+
 start_job
 kill -KILL "$job"
 wait "$job" 2>/dev/null
