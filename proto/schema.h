@@ -149,7 +149,8 @@ typedef enum lw_artefact {
     X(U, credits, 64, "tasks the worker can take now, absolute")                                   \
     X(S, state, 16, "\"idle\", \"busy\", \"draining\"")                                            \
     X(ID, in_flight, 16, "task being worked on")                                                   \
-    X(U, step_age_ms, UINT64_MAX, "time since the task last moved")                                \
+    X(U, step_age_ms, UINT64_MAX,                                                                  \
+      "time since the task showed life: progress, or asking for cancel")                           \
     X(U, rss_bytes, UINT64_MAX, "resident memory of the worker")                                   \
     X(S, reason, 256, "why: DRAIN, BYE, CANCEL")                                                   \
     /* work */                                                                                     \

@@ -41,7 +41,7 @@ typedef struct lw_task {
 } lw_task;
 
 /** True when the task was cancelled or the service is stopping hard: return LW_E_CANCELLED soon.
- * Any thread. */
+ * Also a sign of life, so ask between the pieces of a long step. Any thread. */
 bool lw_task_cancelled(const lw_task *t);
 /** `step` of `total` done. sigma: noise level now (0 where it means nothing). Cheap, never blocks.
  */

@@ -36,7 +36,12 @@ bool lw_task_cancelled(const lw_task *t)
 {
     lw_worker *w = t->impl;
 
-    return w && atomic_load_explicit(&w->cancel, memory_order_acquire);
+    if (!w)
+        return false;
+    /* Whoever asks is alive: a step of minutes asks between blocks, so it is not taken for stuck.
+     */
+    atomic_store_explicit(&w->moved_ms, lw_now_ms(), memory_order_relaxed);
+    return atomic_load_explicit(&w->cancel, memory_order_acquire);
 }
 
 /* In slices, so that a test's delay does not outlast a cancel. */

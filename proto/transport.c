@@ -510,6 +510,10 @@ lw_status lw_sock_send(lw_sock *s, const lw_peer *peer, lw_packet *p, lw_err *er
 {
     zmq_msg_t part;
 
+    /* The monitor may know of a lost connection before the socket does, which would still take the
+     * message, for nobody. */
+    if (s->link == LW_LINK_LOST || s->link == LW_LINK_REFUSED)
+        return lw_fail(err, LW_E_EXHAUSTED, "the connection to %s is lost", s->endpoint);
     if (s->is_router && zmq_send(s->sock, peer->id, peer->len, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0)
         return send_errno(s, err);
     for (int i = 0; i < p->n_frames; i++) {
