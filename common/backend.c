@@ -92,6 +92,31 @@ lw_status lw_model_part(const char *path, const char *const *folders, char *ret,
     return LW_OK;
 }
 
+bool lw_model_names(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0;
+}
+
+lw_status lw_model_config(const char *path, char *ret, size_t ret_bytes, bool *ret_is_folder,
+                          lw_err *err)
+{
+    const char *slash = strrchr(path, '/');
+    struct stat st;
+    bool is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    int n = is_folder ? snprintf(ret, ret_bytes, "%s/config.json", path)
+            : slash   ? snprintf(ret, ret_bytes, "%.*s/config.json", (int)(slash - path), path)
+                      : snprintf(ret, ret_bytes, "config.json");
+
+    if (n < 0 || (size_t)n >= ret_bytes)
+        return lw_fail(err, LW_E_INVALID, "--model: the path %.80s... is too long", path);
+    if (!lw_model_names(ret))
+        ret[0] = '\0';
+    *ret_is_folder = is_folder;
+    return LW_OK;
+}
+
 void lw_model_id(const char *path, char *ret, size_t ret_bytes)
 {
     size_t n = strlen(path), begin;

@@ -2,8 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/backend.h"
 #include "dit-svc/model.h"
@@ -163,27 +161,19 @@ static lw_status load_model(lw_dit *m, lw_err *err)
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-static bool is_dir(const char *path)
-{
-    struct stat st;
-
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
 static lw_status open_files(lw_dit *m, const char *model, lw_keep keep, lw_err *err)
 {
     static const char *const inside[] = { "transformer", "diffusion_models",
                                           "split_files/diffusion_models", NULL };
-    char path[PATH_MAX], *config;
+    char path[PATH_MAX], config[PATH_MAX];
+    bool is_folder;
 
     LW_TRY(lw_model_part(model, inside, path, sizeof(path), err));
-    config = lw_arena_printf(&m->arena, err, "%s/config.json", path);
-    if (config == NULL)
-        return LW_E_NOMEM;
+    LW_TRY(lw_model_config(path, config, sizeof(config), &is_folder, err));
     LW_TRY(lw_weights_open(path, keep, &m->weights, err));
     LW_TRY(lw_dit_layout_detect(m->weights, &m->layout, err));
-    return lw_dit_config_load(is_dir(path) && access(config, F_OK) == 0 ? config : NULL, m->weights,
-                              m->layout, &m->config, err);
+    return lw_dit_config_load(is_folder && config[0] != '\0' ? config : NULL, m->weights, m->layout,
+                              &m->config, err);
 }
 
 lw_status lw_dit_create(const char *path, lw_keep keep, lw_kernels *k, lw_dit **ret, lw_err *err)

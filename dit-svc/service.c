@@ -102,7 +102,7 @@ static lw_status read_scheduler(dit_service *s, const char *model, lw_err *err)
     s->shift = DEFAULT_SHIFT;
     if (snprintf(path, sizeof(path), "%s/scheduler/scheduler_config.json", model) >=
             (int)sizeof(path) ||
-        access(path, F_OK) != 0)
+        !lw_model_names(path))
         return LW_OK;
     if (lw_json_load(path, &o, &local) == LW_OK && !json_is_object(o))
         (void)lw_fail(&local, LW_E_FORMAT, "%s: expected a JSON object", path);

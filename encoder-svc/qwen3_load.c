@@ -8,9 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "common/backend.h"
 #include "common/json.h"
 
 #include "encoder-svc/qwen3_impl.h"
@@ -137,6 +136,34 @@ static lw_status dim_of(const lw_qwen3 *m, const char *name, int rank, int axis,
     return LW_OK;
 }
 
+/* One more than the highest layer that the file holds a part of, so a layer that lost a tensor is
+ * still counted, and its loading names what is missing. */
+static int64_t count_layers(const lw_qwen3 *m)
+{
+    static const char *const leaves[] = { "input_layernorm", "self_attn.q_proj", "mlp.down_proj" };
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < MAX_LAYERS; i++)
+        for (size_t leaf = 0; leaf < LW_ARRAY_LEN(leaves); leaf++)
+            if (lw_weights_findf(m->weights, "%slayers.%" PRId64 ".%s.weight", m->prefix, i,
+                                 leaves[leaf]))
+                n = i + 1;
+    return n;
+}
+
+/* A configuration of fewer layers than the file has would run part of a model in silence. */
+static lw_status check_layers(const lw_qwen3 *m, const char *config, lw_err *err)
+{
+    int64_t n = count_layers(m);
+
+    if (n <= m->c.n_layers)
+        return LW_OK;
+    return lw_fail(err, LW_E_FORMAT,
+                   "%s: num_hidden_layers is %" PRId64 ", but %s has layer %" PRId64
+                   "; are they of the same model?",
+                   config, m->c.n_layers, lw_weights_path(m->weights), n - 1);
+}
+
 static lw_status infer_config(lw_qwen3 *m, lw_err *err)
 {
     lw_qwen3_config *c = &m->c;
@@ -156,10 +183,7 @@ static lw_status infer_config(lw_qwen3 *m, lw_err *err)
                        "%s: q_proj has %" PRId64 " rows and k_proj %" PRId64
                        ", which are no groups of heads of %" PRId64 " (q_norm)",
                        lw_weights_path(m->weights), q, kv, c->head_dim);
-    while (c->n_layers < MAX_LAYERS &&
-           lw_weights_findf(m->weights, "%slayers.%" PRId64 ".input_layernorm.weight", m->prefix,
-                            c->n_layers))
-        c->n_layers++;
+    c->n_layers = count_layers(m);
     c->rope_theta = ROPE_THETA;
     c->eps = (float)DEFAULT_EPS;
     return LW_OK;
@@ -233,32 +257,18 @@ lw_status lw_qwen3_prepare(lw_qwen3 *m, int64_t state, lw_err *err)
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* Path of the config.json that belongs to a folder or lies beside a file. */
-static lw_status config_path(const char *path, bool is_folder, char ret[PATH_MAX], lw_err *err)
-{
-    const char *slash = strrchr(path, '/');
-    int n = is_folder ? snprintf(ret, PATH_MAX, "%s/config.json", path)
-            : slash   ? snprintf(ret, PATH_MAX, "%.*s/config.json", (int)(slash - path), path)
-                      : snprintf(ret, PATH_MAX, "config.json");
-
-    if (n < 0 || n >= PATH_MAX)
-        return lw_fail(err, LW_E_INVALID, "the path %.80s... is too long", path);
-    return LW_OK;
-}
-
 /* Without a config.json (ComfyUI's files have none) the tensors tell. Beside a single file one
  * counts when it is a Qwen3's: it may be that of a neighbour. */
 static lw_status open_config(lw_qwen3 *m, const char *path, lw_err *err)
 {
     char config[PATH_MAX];
     json_t *j = NULL;
-    struct stat sb;
-    bool is_folder = stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+    bool is_folder;
     const char *type;
     lw_status st;
 
-    LW_TRY(config_path(path, is_folder, config, err));
-    if (access(config, F_OK) != 0)
+    LW_TRY(lw_model_config(path, config, sizeof config, &is_folder, err));
+    if (config[0] == '\0')
         return infer_config(m, err);
     LW_TRY(lw_json_load(config, &j, err));
     type = json_string_value(json_object_get(j, "model_type"));
@@ -269,7 +279,7 @@ static lw_status open_config(lw_qwen3 *m, const char *path, lw_err *err)
     else
         st = read_config(j, config, &m->c, err);
     json_decref(j);
-    return st;
+    return st == LW_OK ? check_layers(m, config, err) : st;
 }
 
 static lw_status load(lw_qwen3 *m, const char *path, lw_keep keep, lw_err *err)

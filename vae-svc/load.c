@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/backend.h"
 #include "common/size.h"
@@ -278,41 +276,17 @@ static void load_encoder(loader *l)
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-static bool is_dir(const char *path)
-{
-    struct stat st;
-
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-/** config.json in the folder, or beside the file; *ret NULL when there is none. */
-static lw_status find_config(const char *path, lw_arena *a, char **ret, lw_err *err)
-{
-    const char *slash = strrchr(path, '/');
-    char *p;
-
-    if (is_dir(path))
-        p = lw_arena_printf(a, err, "%s/config.json", path);
-    else if (slash != NULL)
-        p = lw_arena_printf(a, err, "%.*s/config.json", (int)(slash - path), path);
-    else
-        p = lw_arena_printf(a, err, "config.json");
-    if (p == NULL)
-        return LW_E_NOMEM;
-    *ret = access(p, F_OK) == 0 ? p : NULL;
-    return LW_OK;
-}
-
 static lw_status read_config(lw_vae *v, const char *path, lw_err *err)
 {
-    char *config = NULL;
+    char config[PATH_MAX];
+    bool is_folder;
     lw_status s;
 
-    LW_TRY(find_config(path, &v->arena, &config, err));
-    if (config != NULL) {
+    LW_TRY(lw_model_config(path, config, sizeof(config), &is_folder, err));
+    if (config[0] != '\0') {
         s = lw_vae_config_load(config, &v->config, err);
         /* A single file may lie among other models' files: their config.json is not its own. */
-        if (s != LW_E_UNIMPLEMENTED || is_dir(path))
+        if (s != LW_E_UNIMPLEMENTED || is_folder)
             return s;
         if (err != NULL)
             *err = (lw_err){ 0 };

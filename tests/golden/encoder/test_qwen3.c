@@ -453,6 +453,9 @@ static void test_damaged_single_file(void **state)
         { { .without = "layers.0.self_attn.k_proj" },
           LW_E_NOT_FOUND,
           "model.layers.0.self_attn.k_proj.weight" },
+        { { .without = "layers.0.input_layernorm" },
+          LW_E_NOT_FOUND,
+          "model.layers.0.input_layernorm.weight" },
         { { .short_by_one = "layers.0.self_attn.q_norm" }, LW_E_SHAPE, "no groups of heads of 7" },
         { { .short_by_one = "layers.0.self_attn.k_proj" }, LW_E_SHAPE, "k_proj 15" },
         { { .short_by_one = "layers.0.mlp.gate_proj" },
@@ -504,6 +507,7 @@ static void test_bad_config(void **state)
         { "num_key_value_heads", "7", LW_E_FORMAT, "num_key_value_heads" },
         { "rms_norm_eps", "2.0", LW_E_FORMAT, "rms_norm_eps" },
         { "vocab_size", "98", LW_E_SHAPE, "model.embed_tokens.weight" },
+        { "num_hidden_layers", "1", LW_E_FORMAT, "has layer 1" },
         { "num_hidden_layers", "3", LW_OK, NULL }, /* the last one is not read */
         { "num_hidden_layers", "4", LW_E_NOT_FOUND, "model.layers.2." },
     };
