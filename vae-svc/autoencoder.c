@@ -95,12 +95,6 @@ static void group_norm(walk *s, lw_tensor *y, const lw_tensor *x, const lw_vae_n
         s->k->group_norm(s->k, y, x, &n->w, &n->b, s->groups, GROUP_NORM_EPS, silu);
 }
 
-static void linear(walk *s, lw_tensor *y, const lw_tensor *x, const lw_linear *l)
-{
-    if (s->k != NULL)
-        s->k->linear(s->k, y, x, l);
-}
-
 /** Count the block, tell the watcher; true when the pass has to stop. */
 static bool block_done(walk *s)
 {
@@ -144,8 +138,11 @@ static void attention(walk *s, const lw_vae_attention *a, int64_t c)
 {
     int64_t n = s->h * s->w;
     lw_tensor image, normed, x, t, y, qkv, q, k, v;
+    lw_kernels *ops = s->k;
 
     hold(s, n * c, n * c, 3 * n * c);
+    if (ops == NULL) /* columns of a tensor without memory have no address */
+        return;
     image = act(s, X, s->h, s->w, c);
     normed = act(s, T, s->h, s->w, c);
     x = rows(s, X, c);
@@ -157,14 +154,12 @@ static void attention(walk *s, const lw_vae_attention *a, int64_t c)
     v = lw_tensor_cols(&qkv, 2 * c, c);
 
     group_norm(s, &normed, &image, &a->norm, false);
-    linear(s, &q, &t, &a->q);
-    linear(s, &k, &t, &a->k);
-    linear(s, &v, &t, &a->v);
-    if (s->k != NULL)
-        s->k->attention(s->k, &t, &q, &k, &v, 1, 1, 1.0f / sqrtf((float)c), false);
-    linear(s, &y, &t, &a->out);
-    if (s->k != NULL)
-        s->k->add(s->k, &x, &y);
+    ops->linear(ops, &q, &t, &a->q);
+    ops->linear(ops, &k, &t, &a->k);
+    ops->linear(ops, &v, &t, &a->v);
+    ops->attention(ops, &t, &q, &k, &v, 1, 1, 1.0f / sqrtf((float)c), false);
+    ops->linear(ops, &y, &t, &a->out);
+    ops->add(ops, &x, &y);
 }
 
 /** Each position becomes 2x2, then a 3x3 convolution. */

@@ -433,6 +433,25 @@ static bool watch_block(void *arg, int block, int n_blocks)
     return block != w->stop_after;
 }
 
+/* Under AddressSanitizer an arena leaves a gap behind each allocation. */
+#if defined(__SANITIZE_ADDRESS__)
+#define ARENA_GAPS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ARENA_GAPS 1
+#endif
+#endif
+
+/** The arena's peak is what the plan said. */
+static void check_peak(const lw_arena *a, size_t bytes)
+{
+#ifdef ARENA_GAPS
+    assert_in_range(a->peak_bytes, bytes, bytes + 4096);
+#else
+    assert_int_equal(a->peak_bytes, bytes);
+#endif
+}
+
 static void plan_is_exact_and_pass_stops(void **state)
 {
     const char *dir = vt_new_dir();
@@ -460,9 +479,7 @@ static void plan_is_exact_and_pass_stops(void **state)
     vt_ok(lw_vae_decode(v, &scratch, &y, &z, &watch, &err), &err);
     assert_int_equal(w.calls, 20);
     assert_int_equal(w.n_blocks, 20);
-#if !defined(__SANITIZE_ADDRESS__)
-    assert_int_equal(scratch.peak_bytes, plan.bytes);
-#endif
+    check_peak(&scratch, plan.bytes);
     assert_int_equal(scratch.used_bytes, 0);
 
     /* The most that is live at a time: in the last block's first resnet 16 channels at full size,
@@ -487,9 +504,7 @@ static void plan_is_exact_and_pass_stops(void **state)
     assert_int_equal(plan.n_blocks, 1 + 4 * 2 + 3 + 3 + 1);
     vt_ok(lw_vae_encode(v, &scratch, &m, &y, &watch, &err), &err);
     assert_int_equal(w.calls, plan.n_blocks);
-#if !defined(__SANITIZE_ADDRESS__)
-    assert_int_equal(scratch.peak_bytes, plan.bytes);
-#endif
+    check_peak(&scratch, plan.bytes);
 
     lw_arena_deinit(&scratch);
     lw_arena_init(&scratch, "scratch", 4096);
