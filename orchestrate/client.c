@@ -5,6 +5,7 @@
 
 #include "orchestrate/client.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,9 +28,14 @@ struct lw_client {
     lw_net *net;
     lw_sock *sock;
     char *endpoint;
+    lw_net_params net_params;
+    int64_t reconnect_ms;
     char name[64];
     uint8_t instance[16];
     bool connected;
+    int n_sessions;
+    int64_t lost_ms; /* since when the connection is lost; 0 = it is not */
+    char why_lost[256];
     int64_t hb_ms, hb_misses;
     int64_t last_heard_ms, last_sent_ms, last_hello_ms;
     int64_t stopped_ms; /* how long this process did not run, by Ctrl-Z for example */
@@ -64,6 +70,8 @@ lw_status lw_client_create(const lw_client_params *p, lw_client **ret, lw_err *e
     c->hb_misses = DEFAULT_MISSES;
     c->max_frame_bytes = LW_MAX_FRAME_BYTES;
     c->last_hello_ms = INT64_MIN / 2;
+    c->net_params = p->net;
+    c->reconnect_ms = p->reconnect_ms;
     c->endpoint = strdup(p->endpoint);
     s = c->endpoint ? lw_net_create(&c->net, err) : lw_fail(err, LW_E_NOMEM, "no memory");
     if (s == LW_OK)
@@ -101,6 +109,11 @@ void lw_client_destroy(lw_client **pc)
 bool lw_client_connected(const lw_client *c)
 {
     return c->connected;
+}
+
+int lw_client_sessions(const lw_client *c)
+{
+    return c->n_sessions;
 }
 
 size_t lw_client_max_frame_bytes(const lw_client *c)
@@ -144,23 +157,53 @@ static lw_status say_heartbeat(lw_client *c, lw_err *err)
     return s == LW_E_EXHAUSTED || s == LW_E_UNAVAILABLE ? LW_OK : s;
 }
 
+/*
+ * The session is over, whoever is to blame. A new socket, because to the hub the old one is a peer
+ * that is gone; the same instance, by which a hub that still has our jobs knows us.
+ */
+static LW_PRINTF(3, 4) lw_status lose(lw_client *c, lw_err *err, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (c->lost_ms == 0) {
+        c->lost_ms = lw_now_ms();
+        va_start(ap, fmt);
+        vsnprintf(c->why_lost, sizeof(c->why_lost), fmt, ap);
+        va_end(ap);
+    }
+    c->connected = false;
+    if (c->reconnect_ms == 0 || lw_now_ms() - c->lost_ms >= c->reconnect_ms)
+        return lw_fail(err, LW_E_UNAVAILABLE, "%s%s", c->why_lost,
+                       c->reconnect_ms ? ", and it did not come back" : "");
+    lw_sock_close(&c->sock);
+    return lw_sock_connect(c->net, c->endpoint, &c->net_params, &c->sock, err);
+}
+
 /* A hub that is gone or wants no part of us is known at once; only one that hangs is not. */
-static lw_status check_link(const lw_client *c, lw_err *err)
+static lw_status check_link(lw_client *c, int64_t now, lw_err *err)
 {
     switch (lw_sock_link(c->sock)) {
     case LW_LINK_REFUSED:
+        if (c->lost_ms > 0)
+            break; /* a hub that is just going or coming; there is a deadline */
         return lw_fail(err, LW_E_UNAUTHENTICATED,
                        "the hub at %s refused the connection: is the key of --key-name in its "
                        "authorized/client folder, and are both sides with keys or both without?",
                        c->endpoint);
     case LW_LINK_LOST:
-        return lw_fail(err, LW_E_UNAVAILABLE,
-                       "the connection to the hub at %s broke; is it still running? (latentwire "
-                       "status)",
-                       c->endpoint);
+        return lose(c, err, "the connection to the hub at %s broke", c->endpoint);
     default:
-        return LW_OK;
+        break;
     }
+    if (c->lost_ms > 0 && now - c->lost_ms >= c->reconnect_ms)
+        return lose(c, err, "the hub at %s is lost", c->endpoint);
+    if (!c->connected || now - c->last_heard_ms < c->hb_ms * c->hb_misses)
+        return LW_OK;
+    if (c->stopped_ms > 0)
+        return lose(c, err, "this command was stopped for %lld ms, and the hub at %s gave it up",
+                    (long long)c->stopped_ms, c->endpoint);
+    return lose(c, err, "the hub at %s has not answered for %lld ms", c->endpoint,
+                (long long)(now - c->last_heard_ms));
 }
 
 /* Session messages end here. *ret_mine: it was one. */
@@ -171,7 +214,9 @@ static lw_status handle_session(lw_client *c, bool *ret_mine, lw_err *err)
     *ret_mine = true;
     switch (m->type) {
     case LW_MSG_WELCOME:
+        c->n_sessions += !c->connected;
         c->connected = true;
+        c->lost_ms = c->stopped_ms = 0;
         c->hb_ms = (int64_t)lw_msg_get(m, hb_ms, DEFAULT_HB_MS);
         c->hb_misses = (int64_t)lw_msg_get(m, hb_misses, DEFAULT_MISSES);
         if (c->hb_ms < 10)
@@ -184,9 +229,8 @@ static lw_status handle_session(lw_client *c, bool *ret_mine, lw_err *err)
     case LW_MSG_HEARTBEAT:
         return LW_OK;
     case LW_MSG_BYE:
-        c->connected = false;
-        return lw_fail(err, LW_E_UNAVAILABLE, "the hub at %s closed the connection: %s",
-                       c->endpoint, lw_msg_get(m, reason, "no reason given"));
+        return lose(c, err, "the hub at %s closed the connection: %s", c->endpoint,
+                    lw_msg_get(m, reason, "no reason given"));
     case LW_MSG_ERROR:
         if (m->has_id)
             break;
@@ -222,15 +266,22 @@ static lw_status take(lw_client *c, lw_client_event *ret, lw_err *err)
     }
 }
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 lw_status lw_client_wait(lw_client *c, int fd, int64_t timeout_ms, lw_client_event *ret,
                          lw_err *err)
 {
     const int64_t deadline = lw_now_ms() + timeout_ms;
+    const bool was_connected = c->connected;
+    const int n_sessions = c->n_sessions;
 
     *ret = (lw_client_event){ 0 };
     for (;;) {
-        lw_poll_item items[2] = { { .sock = c->sock }, { .fd = fd } };
-        int64_t now = lw_now_ms(), wake = deadline, silent_at;
+        lw_poll_item items[2] = { { .fd = -1 }, { .fd = fd } };
+        int64_t now = lw_now_ms(), wake = deadline;
 
         if (!c->connected && now - c->last_hello_ms >= HELLO_RETRY_MS)
             say_hello(c, now);
@@ -239,28 +290,16 @@ lw_status lw_client_wait(lw_client *c, int fd, int64_t timeout_ms, lw_client_eve
             c->last_sent_ms = now; /* also when the queue refused it: try again next time */
         }
         LW_TRY(take(c, ret, err));
-        if (!ret->msg) /* what arrived before the end is still read */
-            LW_TRY(check_link(c, err));
-
-        silent_at = c->last_heard_ms + c->hb_ms * c->hb_misses;
         now = lw_now_ms();
-        if (c->connected && now >= silent_at && c->stopped_ms > 0)
-            return lw_fail(
-                err, LW_E_UNAVAILABLE,
-                "this command was stopped for %lld ms, and the hub at %s gave it up; start "
-                "it again",
-                (long long)c->stopped_ms, c->endpoint);
-        if (c->connected && now >= silent_at)
-            return lw_fail(err, LW_E_UNAVAILABLE,
-                           "the hub at %s has not answered for %lld ms; is it still running? "
-                           "(latentwire status)",
-                           c->endpoint, (long long)(now - c->last_heard_ms));
-        if (!c->connected && wake > now + 20)
-            wake = now + 20; /* hello may become possible at any moment */
-        if (c->connected && wake > c->last_sent_ms + c->hb_ms)
-            wake = c->last_sent_ms + c->hb_ms;
-        if (c->connected && wake > silent_at)
-            wake = silent_at;
+        if (!ret->msg) /* what arrived before the end is still read */
+            LW_TRY(check_link(c, now, err));
+        items[0].sock = c->sock; /* which may be a new one */
+
+        if (!c->connected)
+            wake = earlier(wake, now + 20); /* hello may become possible at any moment */
+        else
+            wake = earlier(wake, earlier(c->last_sent_ms + c->hb_ms,
+                                         c->last_heard_ms + c->hb_ms * c->hb_misses));
         if (ret->msg || wake < now)
             wake = now;
         (void)lw_poll(items, fd >= 0 ? 2 : 1, wake - now);
@@ -268,6 +307,8 @@ lw_status lw_client_wait(lw_client *c, int fd, int64_t timeout_ms, lw_client_eve
             c->stopped_ms = lw_now_ms() - wake;
         ret->fd_readable = fd >= 0 && items[1].readable;
         if (ret->msg || ret->fd_readable)
+            return LW_OK;
+        if (c->connected != was_connected || c->n_sessions != n_sessions)
             return LW_OK;
         if (!items[0].readable && lw_now_ms() >= deadline)
             return LW_OK;

@@ -13,7 +13,8 @@ typedef struct lw_client lw_client;
 
 typedef struct lw_client_params {
     const char *endpoint; /* the hub's frontend: "ipc://..." or "tcp://..." */
-    lw_net_params net;
+    lw_net_params net;    /* its strings are borrowed and outlive the client */
+    int64_t reconnect_ms; /* how long to try again after a lost connection; 0 = not at all */
 } lw_client_params;
 
 /** What lw_client_wait came back with; both may be set, neither after a timeout. */
@@ -30,16 +31,24 @@ LW_MUST_USE lw_status lw_client_create(const lw_client_params *p, lw_client **re
 /** Says BYE when connected, then closes. NULL-safe. */
 void lw_client_destroy(lw_client **c);
 
-/** True once the hub has answered the handshake. */
+/** True while there is a session: the hub has answered the handshake, and is not lost. */
 bool lw_client_connected(const lw_client *c);
+/**
+ * How many sessions there have been. When it has grown, the connection was lost and is back: submit
+ * every job that has no final answer again, with its id. A hub that still has it goes on with it; a
+ * new one starts it.
+ */
+int lw_client_sessions(const lw_client *c);
 /** Largest message and frame that the hub said it takes. */
 size_t lw_client_max_frame_bytes(const lw_client *c);
 
 /**
- * Wait up to timeout_ms for a message of the hub, or for `fd` to be readable (-1: no fd). Session
+ * Wait up to timeout_ms for a message of the hub, for `fd` to be readable (-1: no fd), or for the
+ * session to begin or end. Session
  * messages (WELCOME, HEARTBEAT) are handled inside and not returned; a damaged message of the hub
- * is an error. Errors: LW_E_UNAVAILABLE when a connected hub falls silent or says BYE, what the hub
- * said when it refused the handshake, and those of lw_msg_decode.
+ * is an error. Errors: LW_E_UNAVAILABLE when a connected hub is lost (its connection breaks, it
+ * falls silent, or it says BYE) and does not come back within reconnect_ms, what the hub said when
+ * it refused the handshake, and those of lw_msg_decode.
  */
 LW_MUST_USE lw_status lw_client_wait(lw_client *c, int fd, int64_t timeout_ms, lw_client_event *ret,
                                      lw_err *err);

@@ -7,7 +7,6 @@
 #include "orchestrate/run.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,33 +17,14 @@
 
 #include "common/clock.h"
 #include "common/json.h"
-#include "orchestrate/preview.h"
-#include "orchestrate/progress.h"
-#include "orchestrate/supervisor.h"
+#include "orchestrate/run_impl.h"
 
 #define FRONTEND_NAME   "frontend.sock" /* the socket of a hub in the runtime folder */
 #define CONNECT_MS      5000
+#define RECONNECT_MS    10000 /* a hub that is restarted is back by then */
 #define STATUS_EVERY_MS 50
-#define CANCEL_WAIT_MS  3000
 #define STOP_GRACE_MS   2000
 #define TICK_MS         250
-
-struct lw_run {
-    const lw_settings *settings;
-    lw_model_choice model;
-    lw_cluster *cluster; /* NULL: somebody else's hub */
-    lw_client *client;
-    char endpoint[PATH_MAX + 64];
-    int workers[LW_N_ROLES];
-    char remote_model[257]; /* of the hub's denoiser */
-    int signal_fd;
-    sigset_t old_mask;
-    bool mask_set;
-    int interrupts; /* SIGINT, SIGTERM, SIGHUP seen */
-    lw_progress progress;
-    lw_preview preview;
-    double start_ms;
-};
 
 /* ---- signals ---- */
 
@@ -77,9 +57,8 @@ static void read_signals(lw_run *s)
             s->interrupts++;
 }
 
-/* One wait on everything. */
-static lw_status wait_event(lw_run *s, int64_t timeout_ms, bool starting, lw_client_event *ret,
-                            lw_err *err)
+lw_status lw_run_wait(lw_run *s, int64_t timeout_ms, bool starting, lw_client_event *ret,
+                      lw_err *err)
 {
     lw_status st;
 
@@ -301,7 +280,7 @@ static lw_status await_ready(lw_run *s, unsigned roles, lw_err *err)
             waiting = true;
         }
         lw_progress_update(&s->progress, s->cluster ? "loading the model" : "connecting", 0, 0);
-        LW_TRY(wait_event(s, STATUS_EVERY_MS, true, &ev, err));
+        LW_TRY(lw_run_wait(s, STATUS_EVERY_MS, true, &ev, err));
         if (!ev.msg || ev.msg->type != LW_MSG_STATUS || !lw_msg_has(ev.msg, report))
             continue;
         waiting = false;
@@ -335,7 +314,8 @@ static void guess_defaults(lw_run *s)
 lw_status lw_run_open(const lw_settings *settings, unsigned roles, lw_run **ret, lw_err *err)
 {
     lw_run *s = calloc(1, sizeof(*s));
-    lw_client_params cp = { .net = { .key_dir = settings->keys,
+    lw_client_params cp = { .reconnect_ms = RECONNECT_MS,
+                            .net = { .key_dir = settings->keys,
                                      .key_name = settings->key_name,
                                      .insecure_loopback = settings->insecure_loopback } };
     bool found = false;
@@ -412,144 +392,4 @@ size_t lw_run_max_tensor_bytes(const lw_run *s)
 double lw_run_start_ms(const lw_run *s)
 {
     return s->start_ms;
-}
-
-/* ---- running jobs ---- */
-
-static lw_job *job_of(lw_job *jobs, int n, const lw_msg *m)
-{
-    for (int i = 0; m->has_id && i < n; i++)
-        if (!memcmp(jobs[i].submit->id, m->id, sizeof(m->id)))
-            return &jobs[i];
-    return NULL;
-}
-
-static int unfinished(const lw_job *jobs, int n)
-{
-    int left = 0;
-
-    for (int i = 0; i < n; i++)
-        left += !jobs[i].finished;
-    return left;
-}
-
-static void cancel_all(lw_run *s, const lw_job *jobs, int n, const char *reason)
-{
-    for (int i = 0; i < n; i++) {
-        lw_msg m;
-
-        if (jobs[i].finished)
-            continue;
-        lw_msg_init(&m, LW_MSG_CANCEL, jobs[i].submit->id);
-        lw_msg_set(&m, reason, reason);
-        (void)!lw_client_send(s->client, &m, NULL); /* a hub that is gone needs no cancel */
-    }
-}
-
-static void show_progress(lw_run *s, lw_job *jobs, int n, lw_job *job, const lw_msg *m)
-{
-    uint64_t done = 0, total = 0;
-
-    if (lw_msg_get(m, op, LW_OP_NONE) != LW_OP_DENOISE) {
-        lw_progress_update(&s->progress,
-                           m->op == LW_OP_ENCODE   ? "reading the prompt"
-                           : m->op == LW_OP_DECODE ? "decoding"
-                                                   : "encoding the picture",
-                           lw_msg_get(m, step, 0), lw_msg_get(m, total, 0));
-        return;
-    }
-    /* Pictures of one job may be in work at several denoisers at once. */
-    if (lw_msg_get(m, picture, 0) < LW_MAX_PICTURES)
-        job->steps_done[m->picture] = (uint16_t)lw_msg_get(m, step, 0);
-    for (int i = 0; i < n; i++) {
-        for (int k = 0; !jobs[i].finished && k < LW_MAX_PICTURES; k++)
-            done += jobs[i].steps_done[k];
-        done += jobs[i].finished ? jobs[i].steps_total : 0;
-        total += jobs[i].steps_total;
-    }
-    lw_progress_update(&s->progress, "denoising", done < total ? done : total, total);
-}
-
-/* One message about a job. */
-static lw_status handle(lw_run *s, lw_job *jobs, int n, const lw_msg *m, lw_err *err)
-{
-    lw_job *job = job_of(jobs, n, m);
-
-    if (lw_preview_answer(&s->preview, m) || !job || job->finished)
-        return LW_OK;
-    switch (m->type) {
-    case LW_MSG_PROGRESS:
-        show_progress(s, jobs, n, job, m);
-        return LW_OK;
-    case LW_MSG_PREVIEW:
-        lw_preview_show(&s->preview, s->client, m);
-        return LW_OK;
-    case LW_MSG_RESULT:
-        job->finished = true;
-        lw_progress_clear(&s->progress);
-        return job->on_result(job->arg, job->submit, m, err);
-    case LW_MSG_ERROR:
-        job->finished = true;
-        return lw_fail(err, lw_msg_get(m, code, LW_E_INTERNAL), "%s",
-                       lw_msg_get(m, message, "the hub gave no reason"));
-    case LW_MSG_CANCELLED:
-        job->finished = true;
-        return lw_fail(err, LW_E_CANCELLED, "the job was cancelled");
-    default:
-        return LW_OK; /* ACCEPTED, and what later versions may tell */
-    }
-}
-
-/* After Ctrl-C: the hub frees its workers for others before we go. */
-static void drain_cancelled(lw_run *s, lw_job *jobs, int n)
-{
-    const int64_t deadline = lw_now_ms() + CANCEL_WAIT_MS;
-
-    cancel_all(s, jobs, n, "cancelled by the user");
-    if (s->cluster)
-        return; /* private workers are stopped in a moment anyway */
-    while (unfinished(jobs, n) && s->interrupts < 2 && lw_now_ms() < deadline) {
-        lw_client_event ev;
-        lw_job *job;
-
-        if (wait_event(s, deadline - lw_now_ms(), false, &ev, NULL) != LW_OK)
-            return;
-        job = ev.msg ? job_of(jobs, n, ev.msg) : NULL;
-        if (job && (ev.msg->type == LW_MSG_RESULT || ev.msg->type == LW_MSG_ERROR ||
-                    ev.msg->type == LW_MSG_CANCELLED))
-            job->finished = true;
-    }
-}
-
-lw_status lw_run_jobs(lw_run *s, lw_job *jobs, int n, lw_err *err)
-{
-    lw_status st = LW_OK;
-
-    for (int i = 0; i < n; i++) {
-        lw_msg *m = jobs[i].submit;
-
-        lw_client_new_id(m->id);
-        m->has_id = true;
-        jobs[i].finished = false;
-        memset(jobs[i].steps_done, 0, sizeof(jobs[i].steps_done));
-        jobs[i].steps_total = lw_msg_get(m, steps, 0) * lw_msg_get(m, n, 1);
-    }
-    for (int i = 0; st == LW_OK && i < n; i++)
-        st = lw_client_send(s->client, jobs[i].submit, err);
-    while (st == LW_OK && unfinished(jobs, n)) {
-        lw_client_event ev;
-
-        if (s->interrupts) {
-            drain_cancelled(s, jobs, n);
-            st = lw_fail(err, LW_E_CANCELLED, "cancelled");
-            break;
-        }
-        st = wait_event(s, 60000, false, &ev, err);
-        if (st == LW_OK && ev.msg)
-            st = handle(s, jobs, n, ev.msg, err);
-    }
-    if (st != LW_OK && st != LW_E_CANCELLED)
-        cancel_all(s, jobs, n, "another job of the command failed");
-    lw_progress_clear(&s->progress);
-    return st;
 }

@@ -23,6 +23,7 @@ typedef struct lw_job {
     void *arg;
     /* Set by lw_run_jobs. */
     bool finished;
+    int session;                          /* in which it was submitted; 0 = not yet */
     uint16_t steps_done[LW_MAX_PICTURES]; /* of each picture, for the bar */
     uint64_t steps_total;                 /* of all pictures */
 } lw_job;
@@ -59,8 +60,9 @@ size_t lw_run_max_tensor_bytes(const lw_run *s);
 double lw_run_start_ms(const lw_run *s);
 
 /**
- * Submit the jobs and wait for all answers. The first Ctrl-C cancels them and waits a little for
- * the hub to agree; the second gives up at once. When one job fails, the others are cancelled.
+ * Submit the jobs and wait for all answers. A lost connection is taken up again, and the jobs with
+ * it, if the hub comes back within some seconds. The first Ctrl-C cancels them and waits a little
+ * for the hub to agree; the second gives up at once. When one job fails, the others are cancelled.
  * Errors: that of the job, LW_E_CANCELLED, LW_E_UNAVAILABLE, what a private worker died of.
  */
 LW_MUST_USE lw_status lw_run_jobs(lw_run *s, lw_job *jobs, int n_jobs, lw_err *err);

@@ -131,7 +131,17 @@ sys.exit(any(w["state"] == "busy" for w in json.load(sys.stdin)["workers"]))'
 check "the worker is free again" wait_for 3 idle
 check "and takes the next job" remote next --steps 1
 
-# The hub dies under a job: an error at once, not a frozen bar.
+# A command that was stopped (Ctrl-Z) for longer than the hub waits goes on afterwards.
+LATENTWIRE_TEST_STEP_DELAY_MS=100 "$LW" generate --size 64x48 --steps 8 --seed 1 -o stopped.png \
+    "a circle" >"$T/job.out" 2>"$T/job.err" &
+job=$!
+sleep 0.5
+kill -STOP "$job"
+sleep 5
+kill -CONT "$job"
+ends "a command that was stopped goes on" 0
+
+# The hub dies under a job and does not come back: an error, not a frozen bar.
 "$LW" generate --size 64x48 --steps 200 --seed 1 -o x.png "a circle" >"$T/job.out" 2>"$T/job.err" &
 job=$!
 sleep 1.5

@@ -82,6 +82,26 @@ check "the job is finished by the other" test "$rc" -eq 0
 check "the same bytes after a kill" same_bytes base.png killed.png
 stop_cluster
 
+# The hub itself dies and comes back: workers and client find it again, and the job is done anew.
+start_cluster "ipc://$LATENTWIRE_RUNTIME_DIR/frontend.sock" \
+    "ipc://$LATENTWIRE_RUNTIME_DIR/backend.sock" ""
+wait_for 10 "$LW" status
+remote restarted -n 2 >"$T/restarted.out" 2>&1 &
+job=$!
+sleep 1.2
+kill -KILL "$HUB_PID"
+wait "$HUB_PID" 2>/dev/null
+"$LW" hub --frontend="ipc://$LATENTWIRE_RUNTIME_DIR/frontend.sock" \
+    --backend="ipc://$LATENTWIRE_RUNTIME_DIR/backend.sock" >>"$T/hub.log" 2>&1 &
+HUB_PID=$!
+rc=0
+wait "$job" || rc=$?
+check "the job survives its hub" test "$rc" -eq 0
+[ "$rc" -eq 0 ] || sed 's/^/# /' "$T/restarted.out"
+check "the same bytes after a new hub, picture 1" same_bytes base.png restarted-1.png
+check "the same bytes after a new hub, picture 2" same_bytes second.png restarted-2.png
+stop_cluster
+
 # In a private cluster the dead are replaced: kill the only denoiser.
 generate reborn >"$T/reborn.out" 2>&1 &
 job=$!
