@@ -29,6 +29,11 @@ check "ipc" remote ipc
 check "ipc, same bytes" same_bytes base.png ipc.png
 remote cached >/dev/null
 check "ipc, from the embedding cache" same_bytes base.png cached.png
+LATENTWIRE_MODEL=$MODEL remote env --threads 2 --json >env.json 2>env.err
+check "a model in the environment does not hide the hub" grep -q 'frontend.sock"' env.json
+check "what the hub's workers cannot do is said" grep -q 'note: --threads has no effect' env.err
+generate typed --json >typed.json
+check "a model that is typed does" grep -q '"hub":"private"' typed.json
 stop_cluster
 
 frontend=tcp://127.0.0.1:$(free_port)
