@@ -185,6 +185,8 @@ lw_status lw_read_prompt(const char *arg, lw_arena *a, const char **ret, lw_err 
                        MAX_PROMPT_BYTES);
     if (n > 0 && text[n - 1] == '\n')
         n--; /* the line end that `echo` adds is not part of a prompt */
+    if (memchr(text, 0, n) != NULL)
+        return lw_fail(err, LW_E_INVALID, "the prompt on standard input has a zero byte in it");
     *ret = lw_arena_strndup(a, text, n, err);
     return *ret ? LW_OK : LW_E_NOMEM;
 }

@@ -58,7 +58,7 @@ typedef struct lw_settings {
 #define LW_OPTS_SAMPLING                                                                           \
     { .name = "size", .letter = 's', .kind = LW_OPT_STR, .offset = LW_SET(size), .value = "WxH",   \
       .help = "picture size, multiples of 16 (default: the model's, 1024x1024)" },                 \
-    { .name = "steps", .kind = LW_OPT_INT, .offset = LW_SET(steps), .min = 0, .max = 256,          \
+    { .name = "steps", .kind = LW_OPT_INT, .offset = LW_SET(steps), .min = 1, .max = 256,          \
       .value = "N", .help = "denoising steps (default: the model's, 8)" },                         \
     { .name = "seed", .kind = LW_OPT_STR, .offset = LW_SET(seed), .value = "S",                    \
       .help = "seed of the first picture; picture i has seed S + i (default: random)" },           \

@@ -19,6 +19,9 @@ fails "a prompt without quotes" 2 'quotes' "$LW" generate a red circle
 fails "a wrong size" 2 '1008x768' "$LW" generate --size 1000x770 x
 fails "a wrong number" 2 'steps' "$LW" generate --steps many x
 fails "too many steps" 2 'steps' "$LW" generate --steps 300 x
+fails "no steps" 2 'steps' "$LW" generate --steps 0 x
+fails "a prompt with a zero byte" 2 'zero byte' \
+    sh -c 'printf "a\0b" | "$0" generate --model "$1" -' "$LW" "$MODEL"
 fails "a wrong seed" 2 'seed' "$LW" generate --seed -1 x
 fails "a wrong stage" 2 'workers.*encoder, dit, vae' "$LW" generate --model "$MODEL" --workers clip=2 x
 fails "a negative prompt without guidance" 2 'guidance' "$LW" generate --negative blurry x
