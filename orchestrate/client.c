@@ -123,6 +123,9 @@ size_t lw_client_max_frame_bytes(const lw_client *c)
 
 lw_status lw_client_send(lw_client *c, const lw_msg *m, lw_err *err)
 {
+    if (!c->sock || (!c->connected && m->type != LW_MSG_HELLO))
+        return lw_fail(err, LW_E_UNAVAILABLE, "there is no connection to the hub at %s",
+                       c->endpoint);
     LW_TRY(lw_sock_send_msg(c->sock, NULL, m, err));
     c->last_sent_ms = lw_now_ms();
     return LW_OK;
@@ -289,8 +292,11 @@ lw_status lw_client_wait(lw_client *c, int fd, int64_t timeout_ms, lw_client_eve
             LW_TRY(say_heartbeat(c, err));
             c->last_sent_ms = now; /* also when the queue refused it: try again next time */
         }
-        LW_TRY(take(c, ret, err));
+        if (c->sock)
+            LW_TRY(take(c, ret, err));
         now = lw_now_ms();
+        if (!c->sock)
+            return lw_fail(err, LW_E_UNAVAILABLE, "%s", c->why_lost);
         if (!ret->msg) /* what arrived before the end is still read */
             LW_TRY(check_link(c, now, err));
         items[0].sock = c->sock; /* which may be a new one */
