@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/backend.h"
+#include "common/model.h"
 #include "dit-svc/model.h"
 #include "dit-svc/s3dit.h"
 

@@ -8,6 +8,7 @@
 
 #include "common/backend.h"
 #include "common/json.h"
+#include "common/model.h"
 #include "common/rng.h"
 #include "dit-svc/s3dit.h"
 #include "dit-svc/sampler.h"
@@ -32,6 +33,7 @@ typedef struct dit_service {
     lw_backend backend;
     lw_dit *dit;
     double shift;
+    lw_picture_defaults usual;
     lw_arena scratch;
     char model_id[256], digest[65];
 } dit_service;
@@ -124,6 +126,7 @@ static lw_status load_parts(dit_service *s, const lw_service_config *c, lw_err *
     LW_TRY(lw_backend_open(&s->backend, c->device, c->threads, c->memory_mb, err));
     LW_TRY(lw_dit_create(c->model, keep, &s->backend.k, &s->dit, err));
     LW_TRY(read_scheduler(s, c->model, err));
+    LW_TRY(lw_model_defaults(c->model, &s->usual, err));
     lw_model_id(c->model, s->model_id, sizeof(s->model_id));
     return lw_dit_digest(s->dit, s->digest, err);
 }
@@ -159,6 +162,12 @@ static void info(void *self, lw_contract *ret)
     lw_contract_set(ret, latent_channels, (uint64_t)c->channels);
     lw_contract_set(ret, patch, (uint64_t)c->patch);
     lw_contract_set(ret, shift, s->shift);
+    if (s->usual.width) {
+        lw_contract_set(ret, width, (uint64_t)s->usual.width);
+        lw_contract_set(ret, height, (uint64_t)s->usual.height);
+    }
+    if (s->usual.steps)
+        lw_contract_set(ret, steps, (uint64_t)s->usual.steps);
 }
 
 /* ---- the request ----------------------------------------------------------------------------- */

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/backend.h"
+#include "common/model.h"
 
 #define SHIPPED "models/qwen3-tokenizer"
 

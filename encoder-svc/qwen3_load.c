@@ -11,6 +11,7 @@
 
 #include "common/backend.h"
 #include "common/json.h"
+#include "common/model.h"
 
 #include "encoder-svc/qwen3_impl.h"
 

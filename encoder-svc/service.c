@@ -11,6 +11,7 @@
 #include <sodium.h>
 
 #include "common/backend.h"
+#include "common/model.h"
 
 #include "encoder-svc/chat.h"
 #include "encoder-svc/files.h"

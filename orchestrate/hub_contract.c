@@ -77,6 +77,9 @@ static lw_status check_same_role(lw_role role, const lw_contract *c, const lw_co
     SAME_U(latent_channels);
     SAME_U(patch);
     SAME_F(shift);
+    SAME_U(width);
+    SAME_U(height);
+    SAME_U(steps);
     SAME_U(downscale);
     SAME_F(scaling_factor);
     SAME_F(shift_factor);

@@ -40,13 +40,14 @@ static json_t *describe_worker(const lw_hub_session *s)
 {
     const lw_contract *c = &s->contract;
 
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:o}", "name",
-                     s->name, "role", lw_role_name(s->role), "state", worker_state(s), "model",
-                     text(c->model_id), "weights_digest", text(c->weights_digest), "backend",
-                     text(c->backend), "precision", text(c->precision), "slots", s->slots,
-                     "credits", s->credits, "tasks", s->n_tasks, "tasks_done",
-                     number(s->tasks_done), "step_age_ms", number(s->step_age_ms), "rss_bytes",
-                     number(s->rss_bytes));
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:i, s:o, s:o, s:o}", "name",
+        s->name, "role", lw_role_name(s->role), "state", worker_state(s), "model",
+        text(c->model_id), "weights_digest", text(c->weights_digest), "backend", text(c->backend),
+        "precision", text(c->precision), "width", number(c->width), "height", number(c->height),
+        "steps", number(c->steps), "slots", s->slots, "credits", s->credits, "tasks", s->n_tasks,
+        "tasks_done", number(s->tasks_done), "step_age_ms", number(s->step_age_ms), "rss_bytes",
+        number(s->rss_bytes));
 }
 
 static json_t *describe_job(const lw_hub *h, const lw_hub_job *j)

@@ -16,6 +16,7 @@
 /* What the models that are there say of themselves, or what is usual. */
 typedef struct shapes {
     int64_t dim, channels, downscale, multiple, max_rows;
+    uint64_t width, height, steps; /* of a request that does not say */
     bool dim_known, channels_known;
 } shapes;
 
@@ -24,7 +25,13 @@ static shapes find_shapes(const lw_hub *h)
     const lw_contract *enc = lw_hub_contract(h, LW_ROLE_ENCODER);
     const lw_contract *dit = lw_hub_contract(h, LW_ROLE_DENOISER);
     const lw_contract *vae = lw_hub_contract(h, LW_ROLE_DECODER);
-    shapes s = { .dim = 2560, .channels = 16, .downscale = 8, .max_rows = 65536 };
+    shapes s = { .dim = 2560,
+                 .channels = 16,
+                 .downscale = 8,
+                 .max_rows = 65536,
+                 .width = LW_HUB_DEFAULT_SIDE,
+                 .height = LW_HUB_DEFAULT_SIDE,
+                 .steps = LW_HUB_DEFAULT_STEPS };
     int64_t patch = 2;
 
     if (dit || enc) {
@@ -41,6 +48,12 @@ static shapes find_shapes(const lw_hub *h)
         patch = (int64_t)dit->patch;
     if (dit && lw_contract_has(dit, max_tokens) && dit->max_tokens)
         s.max_rows = (int64_t)dit->max_tokens;
+    if (dit && lw_contract_has(dit, width) && lw_contract_has(dit, height)) {
+        s.width = dit->width;
+        s.height = dit->height;
+    }
+    if (dit && lw_contract_has(dit, steps))
+        s.steps = dit->steps;
     s.multiple = s.downscale * patch;
     return s;
 }
@@ -220,10 +233,10 @@ static lw_status read_request(const lw_hub *h, const lw_msg *m, lw_hub_job *j, l
     j->from = m->from;
     j->to = m->to;
     j->n = j->to == LW_ARTEFACT_EMBEDS ? 1 : (int)lw_msg_get(m, n, 1);
-    j->width = (int)lw_msg_get(m, width, LW_HUB_DEFAULT_SIDE);
-    j->height = (int)lw_msg_get(m, height, LW_HUB_DEFAULT_SIDE);
-    j->steps = (int)lw_msg_get(
-        m, steps, lw_msg_has(m, sigmas) && m->sigmas.n ? m->sigmas.n - 1 : LW_HUB_DEFAULT_STEPS);
+    j->width = (int)lw_msg_get(m, width, s.width);
+    j->height = (int)lw_msg_get(m, height, s.height);
+    j->steps =
+        (int)lw_msg_get(m, steps, lw_msg_has(m, sigmas) && m->sigmas.n ? m->sigmas.n - 1 : s.steps);
     j->guidance = lw_msg_get(m, guidance, 0);
     if (j->n < 1)
         return lw_fail(err, LW_E_INVALID, "n is 0; it must be at least 1");

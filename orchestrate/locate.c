@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/json.h"
+#include "common/model.h"
 
 /* Folder of the running executable. */
 static lw_status exe_dir(char ret[PATH_MAX], lw_err *err)
@@ -94,35 +94,6 @@ static bool find_demo(char ret[PATH_MAX])
     return false;
 }
 
-/* What the folder says about itself; a folder without model_index.json says nothing. */
-static lw_status read_defaults(const char *folder, lw_model_choice *c, lw_err *err)
-{
-    lw_err local = { 0 };
-    char path[PATH_MAX];
-    json_t *index = NULL, *own;
-    int64_t size[2];
-
-    if (!join(path, folder, "/model_index.json", "") || !exists(path))
-        return LW_OK;
-    LW_TRY(lw_json_load(path, &index, err));
-    own = json_object_get(index, "latentwire");
-    if (own) {
-        if (json_object_get(own, "size")) {
-            int n = lw_json_int_array(own, path, "size", 16, 16384, size, 2, &local);
-
-            if (local.code == LW_OK && n != 2)
-                lw_fail(&local, LW_E_FORMAT, "%s: latentwire.size has %d numbers, not 2", path, n);
-            if (local.code == LW_OK) {
-                c->width = (int)size[0];
-                c->height = (int)size[1];
-            }
-        }
-        c->steps = (int)lw_json_int(own, path, "steps", 1, 256, true, c->steps, &local);
-    }
-    json_decref(index);
-    return local.code == LW_OK ? LW_OK : lw_fail(err, local.code, "%s", local.text);
-}
-
 static lw_status set_path(lw_model_choice *c, lw_role role, const char *path, lw_err *err)
 {
     if (!exists(path))
@@ -133,6 +104,20 @@ static lw_status set_path(lw_model_choice *c, lw_role role, const char *path, lw
     if (!join(c->path[role], path, "", ""))
         return lw_fail(err, LW_E_INVALID, "the path of the %s's model is too long",
                        lw_role_name(role));
+    return LW_OK;
+}
+
+static lw_status read_defaults(const char *model, lw_model_choice *ret, lw_err *err)
+{
+    lw_picture_defaults own;
+
+    LW_TRY(lw_model_defaults(model, &own, err));
+    if (own.width) {
+        ret->width = own.width;
+        ret->height = own.height;
+    }
+    if (own.steps)
+        ret->steps = own.steps;
     return LW_OK;
 }
 

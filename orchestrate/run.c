@@ -189,6 +189,21 @@ static lw_status start_private(lw_run *s, unsigned roles, lw_err *err)
  * Take the number of usable workers of each role from a hub's report, and the name of the model
  * that its denoiser has.
  */
+/* A hub's model is somewhere else; its denoiser says what pictures it is made for, or 0. */
+static void read_defaults(lw_run *s, const json_t *denoiser)
+{
+    const json_int_t width = json_integer_value(json_object_get(denoiser, "width"));
+    const json_int_t height = json_integer_value(json_object_get(denoiser, "height"));
+    const json_int_t steps = json_integer_value(json_object_get(denoiser, "steps"));
+
+    if (width > 0 && width <= 65536 && height > 0 && height <= 65536) {
+        s->model.width = (int)width;
+        s->model.height = (int)height;
+    }
+    if (steps > 0 && steps <= 256)
+        s->model.steps = (int)steps;
+}
+
 static lw_status read_report(lw_run *s, const char *report, lw_err *err)
 {
     json_error_t why;
@@ -209,10 +224,9 @@ static lw_status read_report(lw_run *s, const char *report, lw_err *err)
     json_array_foreach(workers, i, w)
     {
         const char *role = json_string_value(json_object_get(w, "role"));
-        const char *model = json_string_value(json_object_get(w, "model"));
 
-        if (role && model && !strcmp(role, lw_role_name(LW_ROLE_DENOISER)))
-            snprintf(s->remote_model, sizeof(s->remote_model), "%s", model);
+        if (role && !strcmp(role, lw_role_name(LW_ROLE_DENOISER)))
+            read_defaults(s, w);
     }
     json_decref(r);
     return LW_OK;
@@ -292,25 +306,6 @@ static lw_status await_ready(lw_run *s, unsigned roles, lw_err *err)
     }
 }
 
-/* A hub's model is somewhere else. When one of the same name is here too, its defaults hold. */
-static void guess_defaults(lw_run *s)
-{
-    static const lw_model_choice usual = { .width = LW_DEFAULT_SIDE,
-                                           .height = LW_DEFAULT_SIDE,
-                                           .steps = LW_DEFAULT_STEPS };
-    const lw_model_options o = { .model = s->settings->model };
-    const char *path, *slash;
-
-    if (lw_locate_model(&o, 1u << LW_ROLE_DENOISER, &s->model, NULL) != LW_OK) {
-        s->model = usual;
-        return;
-    }
-    path = s->model.path[LW_ROLE_DENOISER];
-    slash = strrchr(path, '/');
-    if (strcmp(slash ? slash + 1 : path, s->remote_model))
-        s->model = usual;
-}
-
 lw_status lw_run_open(const lw_settings *settings, unsigned roles, lw_run **ret, lw_err *err)
 {
     lw_run *s = calloc(1, sizeof(*s));
@@ -332,16 +327,18 @@ lw_status lw_run_open(const lw_settings *settings, unsigned roles, lw_run **ret,
         st = take_signals(s, err);
     if (st == LW_OK && !found)
         st = start_private(s, roles, err);
-    if (st == LW_OK && found)
+    if (st == LW_OK && found) {
         note_ignored(s);
+        s->model = (lw_model_choice){ .width = LW_DEFAULT_SIDE,
+                                      .height = LW_DEFAULT_SIDE,
+                                      .steps = LW_DEFAULT_STEPS };
+    }
     cp.endpoint = s->endpoint;
     if (st == LW_OK)
         st = lw_client_create(&cp, &s->client, err);
     if (st == LW_OK)
         st = await_ready(s, roles, err);
     lw_progress_clear(&s->progress);
-    if (st == LW_OK && found)
-        guess_defaults(s);
     if (st != LW_OK) {
         lw_run_close(&s);
         return st;

@@ -17,7 +17,6 @@ struct lw_run {
     lw_client *client;
     char endpoint[PATH_MAX + 64];
     int workers[LW_N_ROLES];
-    char remote_model[257]; /* of the hub's denoiser */
     int signal_fd;
     sigset_t old_mask;
     bool mask_set;

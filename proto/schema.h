@@ -116,6 +116,9 @@ typedef enum lw_artefact {
     X(U, latent_channels, 4096, "denoiser, decoder")                                               \
     X(U, patch, 64, "denoiser: latent pixels on a side of a token")                                \
     X(F, shift, 1e6, "denoiser: the scheduler's shift")                                            \
+    X(U, width, 65536, "denoiser: of a picture whose request does not say it")                     \
+    X(U, height, 65536, "denoiser: the same")                                                      \
+    X(U, steps, 256, "denoiser: the same")                                                         \
     X(U, downscale, 1024, "decoder: picture pixels per latent pixel")                              \
     X(F, scaling_factor, 1e6, "decoder")                                                           \
     X(F, shift_factor, 1e6, "decoder")

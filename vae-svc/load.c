@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/backend.h"
+#include "common/model.h"
 #include "common/size.h"
 #include "vae-svc/model.h"
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/backend.h"
+#include "common/model.h"
 #include "common/rng.h"
 #include "common/size.h"
 #include "proto/packet.h"

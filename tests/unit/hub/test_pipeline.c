@@ -20,6 +20,37 @@ static void assert_image(const lw_kept *result, int n, const char *prompt, const
                          right_pixel(prompt, negative, seed + (uint64_t)i));
 }
 
+/* What a request leaves open is the model's to say, wherever the request comes from. */
+static void test_size_of_the_model(void **state)
+{
+    lw_msg m;
+    const lw_kept *task;
+    peer *client, *denoiser, *encoder;
+    world w;
+
+    (void)state;
+    world_init(&w, NULL);
+    encoder = world_worker(&w, LW_ROLE_ENCODER, "encoder");
+    denoiser = world_peer(&w, LW_ROLE_DENOISER, "denoiser");
+    lw_contract_set(&denoiser->contract, width, 48);
+    lw_contract_set(&denoiser->contract, height, 32);
+    lw_contract_set(&denoiser->contract, steps, 3);
+    world_join(&w, denoiser);
+    client = world_client(&w, "client");
+    lw_msg_init(&m, LW_MSG_SUBMIT, job_id(1));
+    lw_msg_set(&m, from, LW_ARTEFACT_PROMPT);
+    lw_msg_set(&m, to, LW_ARTEFACT_LATENTS);
+    lw_msg_set(&m, prompt, "a red circle");
+    world_send(&w, client, &m);
+    (void)mail_expect(client, LW_MSG_ACCEPTED);
+    (void)work_one(&w, encoder);
+    task = work_take(denoiser);
+    assert_int_equal(task->msg.width, 48);
+    assert_int_equal(task->msg.height, 32);
+    assert_int_equal(task->msg.steps, 3);
+    world_deinit(&w);
+}
+
 static void test_prompt_to_image(void **state)
 {
     lw_msg m = job_prompt(1, LW_ARTEFACT_IMAGE);
@@ -460,6 +491,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompt_to_image),
+        cmocka_unit_test(test_size_of_the_model),
         cmocka_unit_test(test_result_names_the_stages),
         cmocka_unit_test(test_early_exits),
         cmocka_unit_test(test_late_entries),
