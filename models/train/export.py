@@ -32,6 +32,7 @@ def write(folder, config, file, tensors):
     if file is not None:
         rounded = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in sorted(tensors.items())}
         save_file(rounded, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)
 
 
 def export(work, out, tokenizer, joint, autoencoder):
