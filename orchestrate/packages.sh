@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libzmq3-dev libmsgpack-dev \
-libjansson-dev libpcre2-dev libutf8proc-dev libsodium-dev libdnnl-dev libstb-dev"
+libjansson-dev libpcre2-dev libutf8proc-dev libsodium-dev libyaml-dev libdnnl-dev libstb-dev"
 # uv, for the tests that talk to Python libraries, comes from PyPI into the build folder.
 TEST_PACKAGES="libcmocka-dev libpng-dev python3 python3-venv"
 CI_PACKAGES="clang clang-format libclang-rt-14-dev"

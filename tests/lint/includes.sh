@@ -27,6 +27,7 @@ declare -A only=(
     ['^msgpack']='^(proto/[a-z_]+\.[ch]|tests/.*)$'
     ['^(oneapi/)?dnnl']='^(common/cpu/onednn[a-z_]*\.[ch]|tests/.*)$'
     ['^cuda|^cublas|^cudnn']='^common/cuda/'
+    ['^yaml']='^common/frontmatter\.c$'
     ['^stb/']='^common/[a-z_]+\.c$'
     ['^(pcre2|utf8proc)']='^(encoder-svc/|tests/)'
     ['^cmocka']='^tests/'

@@ -104,9 +104,56 @@ def png_texts():
     }
 
 
+def fm(yaml, body=b"Body.\n"):
+    return b"---\n" + yaml + b"---\n\n" + body
+
+
+def frontmatter():
+    return {
+        "good": fm(b"name: rim-light\ndescription: \"Light: from behind\"\ntags: [light, portrait]\nthinking: |\n"
+                   b"  First.\n\n  Second.\nvariables:\n  lamp: a bulb\n  colour: \"\"\nextends: base\n",
+                   b"Light it with {{lamp}}.\n"),
+        "empty": b"",
+        "body-only": b"Just a body.\n",
+        "no-entries": fm(b""),
+        "comment-only": fm(b"# nothing\n"),
+        "not-closed": b"---\nname: x\n",
+        "mark-alone": b"---",
+        "alias": fm(b"a: &x b\nc: *x\n"),
+        "alias-bomb": fm(b"a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n"),
+        "merge-key": fm(b"<<: *x\n"),
+        "tag": fm(b"a: !!binary aGk=\n"),
+        "directive": fm(b"%YAML 1.1\n--- a: b\n"),
+        "two-documents": fm(b"a: b\n...\nc: d\n"),
+        "sequence": fm(b"- a\n"),
+        "deep-flow": fm(b"a: " + b"[" * 3000 + b"\n"),
+        "deep-block": fm(b"".join(b" " * i + b"a:\n" for i in range(100))),
+        "duplicate": fm(b"a: b\na: c\n"),
+        "duplicate-inside": fm(b"a:\n  b: c\n  b: d\n"),
+        "complex-key": fm(b"? [a, b]\n: c\n"),
+        "open-quote": fm(b'a: "b\n'),
+        "open-list": fm(b"a: [b, c\n"),
+        "tab": fm(b"a:\n\tb: c\n"),
+        "escape-zero": fm(b'a: "b\\0c"\n'),
+        "escape-surrogate": fm(b'a: "\\ud800"\n'),
+        "escape-large": fm(b'a: "\\U00110000"\n'),
+        "fold": fm(b"a: >+2\n   b\n\n   c\n"),
+        "bad-utf8": fm(b"a: b\xff\n"),
+        "zero-byte": fm(b"a: b\0\n"),
+        "byte-order-mark": b"\xef\xbb\xbf" + fm(b"a: b\n"),
+        "crlf": b"---\r\na: b\r\n---\r\n",
+        "next-line": fm(b"a: b\xc2\x85c: d\n"),
+        "many-keys": fm(b"".join(b"k%d: v\n" % i for i in range(65))),
+        "many-items": fm(b"a: [" + b"x, " * 65 + b"x]\n"),
+        "long": fm(b"a: b\n" * 4000),
+        "question-marks": fm(b"?" * 3000 + b"\n"),
+        "colons": fm(b"a:" * 3000 + b"\n"),
+    }
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
-    for target, files in (("safetensors", safetensors()), ("png_texts", png_texts())):
+    for target, files in (("safetensors", safetensors()), ("png_texts", png_texts()), ("frontmatter", frontmatter())):
         folder = root / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
