@@ -42,6 +42,11 @@ static int table_len(const lw_opt *table)
     return n;
 }
 
+static bool is_flag(const lw_opt *o)
+{
+    return o->kind == LW_OPT_FLAG || o->kind == LW_OPT_SWITCH;
+}
+
 static bool bounded(const lw_opt *o)
 {
     return o->min < o->max; /* both 0 = any */
@@ -54,6 +59,7 @@ static const char *expectation(const lw_opt *o, char *buf, size_t size)
 
     switch (o->kind) {
     case LW_OPT_FLAG:
+    case LW_OPT_SWITCH:
         snprintf(buf, size, "true or false");
         break;
     case LW_OPT_INT:
@@ -146,12 +152,16 @@ static lw_status assign(const lw_opt *o, void *target, const char *source, const
     void *field = (char *)target + o->offset;
 
     switch (o->kind) {
-    case LW_OPT_FLAG: {
+    case LW_OPT_FLAG:
+    case LW_OPT_SWITCH: {
         bool v;
 
         if (!parse_bool(text, &v))
             return bad_value(o, source, text, err);
-        *(bool *)field = v;
+        if (o->kind == LW_OPT_FLAG)
+            *(bool *)field = v;
+        else
+            *(int *)field = v;
         break;
     }
     case LW_OPT_INT: {
@@ -298,7 +308,7 @@ static void build_getopt(const lw_opt *table, struct option *longs, char *names,
     *shorts++ = ':'; /* tells a missing value from an unknown option */
     for (int i = 0; table[i].name; i++) {
         const lw_opt *o = &table[i];
-        bool flag = o->kind == LW_OPT_FLAG;
+        bool flag = is_flag(o);
 
         longs[n++] =
             (struct option){ o->name, flag ? no_argument : required_argument, NULL, VAL_SET + i };
@@ -410,7 +420,7 @@ static void left_column(const lw_opt *o, char *buf, size_t size)
     const char *dflt = o->dflt ? o->dflt : "";
     bool on = false;
 
-    if (o->kind == LW_OPT_FLAG)
+    if (is_flag(o))
         snprintf(buf, size, "--%s%s", parse_bool(dflt, &on) && on ? "no-" : "", o->name);
     else
         snprintf(buf, size, "--%s %s", o->name,
@@ -486,7 +496,7 @@ void lw_opt_help(FILE *out, const lw_opt *table, const char *usage, const char *
     for (int i = 0; i < n; i++) {
         const lw_opt *o = &table[i];
         char extra[256] = "", expected[192];
-        bool flag = o->kind == LW_OPT_FLAG;
+        bool flag = is_flag(o);
 
         if (o->kind == LW_OPT_CHOICE)
             snprintf(extra, sizeof(extra), ": %s", expectation(o, expected, sizeof(expected)));

@@ -18,6 +18,7 @@
 
 typedef enum lw_opt_kind {
     LW_OPT_FLAG,   /* bool: --name / --no-name; the help shows the one that changes the default */
+    LW_OPT_SWITCH, /* int: as FLAG, 1 or 0; stays what it was when nobody says either */
     LW_OPT_INT,    /* int64_t in [min, max] */
     LW_OPT_DOUBLE, /* double in [min, max] */
     LW_OPT_STR,    /* const char * */

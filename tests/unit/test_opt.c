@@ -269,6 +269,35 @@ static outcome parse_to(const char *words, char *ret, size_t size)
     return r;
 }
 
+static void a_switch_that_nobody_says_stays_as_it_was(void **state)
+{
+    static const lw_opt one[] = { { .name = "think", .kind = LW_OPT_SWITCH, .help = "Think" },
+                                  LW_OPT_END };
+    static const struct {
+        const char *word, *environment;
+        int want;
+    } cases[] = { { "", NULL, -1 },         { "--think", NULL, 1 }, { "--no-think", NULL, 0 },
+                  { "", "yes", 1 },         { "", "0", 0 },         { "--no-think", "yes", 0 },
+                  { "--think", "maybe", 1 } };
+
+    (void)state;
+    for (size_t i = 0; i < LW_ARRAY_LEN(cases); i++) {
+        char prog[] = "prog", word[16], *argv[] = { prog, word, NULL };
+        int value = -1, n_args = 0;
+        bool help = false;
+        lw_err err = { 0 };
+
+        snprintf(word, sizeof(word), "%s", cases[i].word);
+        if (cases[i].environment)
+            setenv("LATENTWIRE_THINK", cases[i].environment, 1);
+        assert_ok(
+            lw_opt_parse(one, *cases[i].word ? 2 : 1, argv, &value, NULL, 0, &n_args, &help, &err),
+            &err);
+        assert_int_equal(value, cases[i].want);
+        unsetenv("LATENTWIRE_THINK");
+    }
+}
+
 static void help_wins_over_a_bad_environment(void **state)
 {
     char text[4096];
@@ -298,6 +327,7 @@ int main(void)
         cmocka_unit_test(a_list_has_an_end),
         cmocka_unit_test(flag_beats_environment_beats_default),
         cmocka_unit_test(help_shows_every_option),
+        cmocka_unit_test(a_switch_that_nobody_says_stays_as_it_was),
         cmocka_unit_test(help_wins_over_a_bad_environment),
     };
 
