@@ -25,6 +25,7 @@ lw_verb_fn lw_cli_encode_image;
 lw_verb_fn lw_cli_status;
 lw_verb_fn lw_cli_doctor;
 lw_verb_fn lw_cli_keys;
+lw_verb_fn lw_cli_templates;
 
 /** `latentwire hub`: parses its own options and serves until SIGTERM; returns the exit code. */
 int lw_cli_hub(int argc, char **argv);

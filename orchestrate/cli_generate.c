@@ -11,17 +11,24 @@
 #include "orchestrate/manifest.h"
 #include "orchestrate/output.h"
 #include "orchestrate/report.h"
+#include "orchestrate/template_use.h"
 
 #define ROLES (1u << LW_ROLE_ENCODER | 1u << LW_ROLE_DENOISER | 1u << LW_ROLE_DECODER)
 
-static const lw_opt options[] = { LW_OPTS_PROMPT,  LW_OPTS_SAMPLING,
-                                  LW_OPTS_TILE,    LW_OPTS_OUTPUT("PNG file, pattern or folder"),
-                                  LW_OPTS_PREVIEW, LW_OPTS_MODEL,
-                                  LW_OPTS_CLUSTER, LW_OPT_END };
+static const lw_opt options[] = { LW_OPTS_PROMPT,
+                                  LW_OPTS_TEMPLATE,
+                                  LW_OPTS_SAMPLING,
+                                  LW_OPTS_TILE,
+                                  LW_OPTS_OUTPUT("PNG file, pattern or folder"),
+                                  LW_OPTS_PREVIEW,
+                                  LW_OPTS_MODEL,
+                                  LW_OPTS_CLUSTER,
+                                  LW_OPT_END };
 
 /* One run of the verb. */
 typedef struct generate {
     lw_settings opt;
+    lw_rendered template; /* name NULL: none */
     const char *prompt;
     int width, height, steps;
     uint64_t seed;
@@ -54,6 +61,8 @@ static lw_status on_image(void *arg, const lw_msg *submit, const lw_msg *result,
     lw_status s = own ? lw_manifest_add(own, submit, result, err)
                       : lw_fail(err, LW_E_NOMEM, "no memory for a manifest");
 
+    if (s == LW_OK && p->g->template.name)
+        s = lw_manifest_set_template(own, p->g->template.name, p->g->template.digest, err);
     if (s == LW_OK)
         s = lw_output_keep(&p->g->kept, &p->g->arena, result, own, p->first, err);
     if (s == LW_OK)
@@ -146,6 +155,7 @@ static lw_status check(generate *g, const char *prompt, lw_err *err)
 {
     lw_msg trial;
 
+    LW_TRY(lw_template_apply(&g->opt, &g->arena, &g->template, err));
     if (g->opt.size)
         LW_TRY(lw_parse_size(g->opt.size, &g->width, &g->height, err));
     LW_TRY(lw_parse_seed(g->opt.seed, &g->seed, err));
@@ -166,7 +176,7 @@ static lw_status check(generate *g, const char *prompt, lw_err *err)
 
 lw_status lw_cli_generate(lw_cli *cli, int argc, char **argv, lw_err *err)
 {
-    generate g = { 0 };
+    generate g = { .opt = { .think = -1, .guidance = -1 } };
     const char *args[2];
     int n_args = 0;
     bool help = false;

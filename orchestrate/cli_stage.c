@@ -14,19 +14,20 @@
 #include "orchestrate/manifest.h"
 #include "orchestrate/output.h"
 #include "orchestrate/report.h"
+#include "orchestrate/template_use.h"
 
 #define OUT_TENSORS "safetensors file"
 
 static const lw_opt encode_options[] = {
     LW_OPTS_PROMPT,
+    LW_OPTS_TEMPLATE,
     { .name = "guidance",
       .kind = LW_OPT_DOUBLE,
       .offset = LW_SET(guidance),
-      .dflt = "0",
       .min = 0,
       .max = 1000,
       .value = "G",
-      .help = "above 0: encode the negative prompt too, even an empty one" },
+      .help = "above 0: encode the negative prompt too, even an empty one (default: 0)" },
     LW_OPTS_OUTPUT(OUT_TENSORS " (default: prompt_embeds.safetensors)"),
     LW_OPTS_MODEL,
     LW_OPTS_CLUSTER,
@@ -236,10 +237,14 @@ static void start_submit(stage *g)
 static lw_status run_encode(stage *g, const char *arg, lw_err *err)
 {
     const char *prompt;
+    lw_rendered template;
 
+    LW_TRY(lw_template_apply(&g->opt, &g->arena, &template, err));
     LW_TRY(lw_output_check_file(output_of(g), err));
     LW_TRY(lw_read_prompt(arg, &g->arena, &prompt, err));
     LW_TRY(lw_manifest_parse(NULL, NULL, &g->manifest, err));
+    if (template.name)
+        LW_TRY(lw_manifest_set_template(g->manifest, template.name, template.digest, err));
     start_submit(g);
     LW_TRY(lw_settings_prompt(&g->opt, prompt, &g->submit, err));
     /* A negative prompt is only encoded for guidance; one that was typed is meant to be used. */
@@ -362,7 +367,8 @@ lw_status lw_cli_encode(lw_cli *cli, int argc, char **argv, lw_err *err)
                 .argument_is = "the prompt in quotes",
                 .from = LW_ARTEFACT_PROMPT,
                 .to = LW_ARTEFACT_EMBEDS,
-                .default_output = "prompt_embeds.safetensors" };
+                .default_output = "prompt_embeds.safetensors",
+                .opt = { .think = -1, .guidance = -1 } };
 
     lw_opt_describe("latentwire encode [OPTION]... PROMPT",
                     "Turn a prompt into embeddings and print the path of the file they are in.");

@@ -1,5 +1,5 @@
 /*
- * Paths of programs and models. The same binaries must run from a build tree and from an
+ * Paths of programs, models and templates. The same binaries must run from a build tree and from an
  * installation, so everything is found relative to this executable and never compiled in.
  */
 
@@ -152,4 +152,34 @@ lw_status lw_locate_model(const lw_model_options *o, unsigned roles, lw_model_ch
         LW_TRY(set_path(ret, all[i], path, err));
     }
     return model ? read_defaults(model, ret, err) : LW_OK;
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+lw_status lw_locate_templates(const char *named, char ret[PATH_MAX], lw_err *err)
+{
+    static const char *const places[] = { "/../share/latentwire/templates", "/../../templates",
+                                          "/../../../templates" };
+    const char *data = getenv("LATENTWIRE_DATA_DIR");
+    char dir[PATH_MAX], real[PATH_MAX];
+
+    if (named) {
+        if (!join(ret, named, "", "") || !is_folder(ret))
+            return lw_fail(err, LW_E_NOT_FOUND, "%s: no such folder of templates", named);
+        return LW_OK;
+    }
+    if (data && data[0] && join(ret, data, "/templates", "") && is_folder(ret))
+        return LW_OK;
+    LW_TRY(exe_dir(dir, err));
+    for (size_t i = 0; i < LW_ARRAY_LEN(places); i++)
+        if (join(ret, dir, places[i], "") && is_folder(ret) && realpath(ret, real))
+            return join(ret, real, "", "") ? LW_OK : LW_E_INVALID;
+    return lw_fail(err, LW_E_NOT_FOUND,
+                   "there is no folder of templates here; name one with --templates DIR (or "
+                   "LATENTWIRE_TEMPLATES)");
 }

@@ -6,8 +6,8 @@
 #include "proto/schema.h"
 
 /*
- * Where things are: the programs of this build or installation, and the model that a request uses
- * when it names none.
+ * Where things are: the programs of this build or installation, the model that a request uses when
+ * it names none, and the prompt templates.
  */
 
 /**
@@ -40,5 +40,11 @@ typedef struct lw_model_options {
  */
 LW_MUST_USE lw_status lw_locate_model(const lw_model_options *o, unsigned roles,
                                       lw_model_choice *ret, lw_err *err);
+
+/**
+ * The folder of prompt templates: `named`, else that of LATENTWIRE_DATA_DIR, of the installation or
+ * of the source tree around the build folder. Errors: LW_E_NOT_FOUND with what to do.
+ */
+LW_MUST_USE lw_status lw_locate_templates(const char *named, char ret[PATH_MAX], lw_err *err);
 
 #endif

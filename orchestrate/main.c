@@ -24,6 +24,7 @@ static const struct {
     { "status", lw_cli_status, "show a running hub, its workers and jobs" },
     { "doctor", lw_cli_doctor, "check this machine, the programs and the model" },
     { "keys", lw_cli_keys, "make keys for a hub on tcp" },
+    { "templates", lw_cli_templates, "list, show, render, check or begin prompt templates" },
     { "version", NULL, "print the version" },
     { "help", NULL, "print this" },
 };

@@ -79,6 +79,8 @@ static bool copy_known(json_t *to, const json_t *from)
 #define KEY_S(m)      KEY(m, json_is_string)
     REQUEST_KEYS(KEY_U, KEY_I, KEY_F, KEY_B, KEY_S)
     RESULT_KEYS(KEY_U, KEY_B, KEY_S)
+    KEY_S(template)
+    KEY_S(template_digest)
 #undef KEY_U
 #undef KEY_I
 #undef KEY_F
@@ -203,6 +205,14 @@ lw_status lw_manifest_add(json_t *m, const lw_msg *submit, const lw_msg *result,
         ok = set_stages(m, &result->stages);
     return ok ? LW_OK
               : lw_fail(err, LW_E_NOMEM, "no memory for the manifest (or text that is not UTF-8)");
+}
+
+lw_status lw_manifest_set_template(json_t *m, const char *name, const char *digest, lw_err *err)
+{
+    if (json_object_set_new(m, "template", json_string(name)) ||
+        json_object_set_new(m, "template_digest", json_string(digest)))
+        return lw_fail(err, LW_E_NOMEM, "no memory for the manifest");
+    return LW_OK;
 }
 
 json_t *lw_manifest_picture(const json_t *m, uint64_t index)

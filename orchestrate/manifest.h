@@ -12,10 +12,10 @@
  * verbs carry it in the metadata of the safetensors files between them, so that a chain of stages
  * ends in the same file as `generate`.
  *
- * Keys: "manifest" (format version), "version" (of latentwire); prompt, negative_prompt,
- * system_prompt, thinking, assistant, think_block, raw, layer, max_tokens, n_tokens, truncated,
- * text_digest; width, height, steps, seed, guidance, cfg_normalization, cfg_truncation, shift,
- * sigmas; tile; stages {op: {model_id, weights_digest, backend, precision}}.
+ * Keys: "manifest" (format version), "version" (of latentwire); template, template_digest; prompt,
+ * negative_prompt, system_prompt, thinking, assistant, think_block, raw, layer, max_tokens,
+ * n_tokens, truncated, text_digest; width, height, steps, seed, guidance, cfg_normalization,
+ * cfg_truncation, shift, sigmas; tile; stages {op: {model_id, weights_digest, backend, precision}}.
  */
 
 #define LW_MANIFEST_KEY     "latentwire" /* PNG text chunk and safetensors metadata */
@@ -35,6 +35,11 @@ LW_MUST_USE lw_status lw_manifest_parse(const char *text, const char *path, json
 /** Add what a request asked and what its result says (n_tokens, digest, sigmas, stages). */
 LW_MUST_USE lw_status lw_manifest_add(json_t *manifest, const lw_msg *submit, const lw_msg *result,
                                       lw_err *err);
+
+/** Add the template that a request was made with: its name, and a digest of what it gave (which is
+ * in the request, unless an option replaced it). Errors: LW_E_NOMEM. */
+LW_MUST_USE lw_status lw_manifest_set_template(json_t *manifest, const char *name,
+                                               const char *digest, lw_err *err);
 
 /** The same manifest for picture i of a batch: its own seed. json_decref() it; NULL: no memory. */
 json_t *lw_manifest_picture(const json_t *manifest, uint64_t index);

@@ -221,7 +221,7 @@ lw_status lw_settings_prompt(const lw_settings *s, const char *prompt, lw_msg *m
         lw_msg_set(m, thinking, s->thinking);
     if (s->assistant && s->assistant[0])
         lw_msg_set(m, assistant, s->assistant);
-    if (s->think)
+    if (s->think > 0)
         lw_msg_set(m, think_block, true);
     if (s->raw)
         lw_msg_set(m, raw, true);

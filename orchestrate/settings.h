@@ -13,9 +13,13 @@
 typedef struct lw_settings {
     /* prompt */
     const char *negative, *system, *thinking, *assistant;
-    bool think, raw;
+    int think; /* below 0: not said */
+    bool raw;
     int64_t layer, max_tokens;
-    /* sampling */
+    /* template */
+    const char *template_name, *templates;
+    lw_opt_list variables;
+    /* sampling; guidance below 0: not said */
     const char *size, *seed;
     int64_t steps, count;
     double guidance, cfg_normalization, cfg_truncation, shift;
@@ -46,7 +50,7 @@ typedef struct lw_settings {
       .help = "text inside the think block" },                                                     \
     { .name = "assistant", .kind = LW_OPT_STR, .offset = LW_SET(assistant), .value = "TEXT",       \
       .help = "start of the assistant's answer" },                                                 \
-    { .name = "think", .kind = LW_OPT_FLAG, .offset = LW_SET(think),                               \
+    { .name = "think", .kind = LW_OPT_SWITCH, .offset = LW_SET(think),                             \
       .help = "write a think block even when --thinking is empty" },                               \
     { .name = "raw", .kind = LW_OPT_FLAG, .offset = LW_SET(raw),                                   \
       .help = "the prompt is the whole formatted text" },                                          \
@@ -54,6 +58,14 @@ typedef struct lw_settings {
       .max = 1024, .value = "N", .help = "which hidden state of the encoder" },                    \
     { .name = "max-tokens", .kind = LW_OPT_INT, .offset = LW_SET(max_tokens), .dflt = "512",       \
       .min = 1, .max = 65536, .value = "N", .help = "tokens after which the prompt is cut" }
+
+#define LW_OPTS_TEMPLATE                                                                           \
+    { .name = "template", .letter = 't', .kind = LW_OPT_STR, .offset = LW_SET(template_name),      \
+      .value = "NAME", .help = "prompt template: a name, or a file (latentwire templates)" },      \
+    { .name = "var", .kind = LW_OPT_LIST, .offset = LW_SET(variables), .value = "NAME=TEXT",       \
+      .help = "value of a variable of the template" },                                             \
+    { .name = "templates", .kind = LW_OPT_STR, .offset = LW_SET(templates), .value = "DIR",        \
+      .help = "folder of templates (default: those of the project)" }
 
 #define LW_OPTS_SAMPLING                                                                           \
     { .name = "size", .letter = 's', .kind = LW_OPT_STR, .offset = LW_SET(size), .value = "WxH",   \
@@ -64,9 +76,9 @@ typedef struct lw_settings {
       .help = "seed of the first picture; picture i has seed S + i (default: random)" },           \
     { .name = "count", .letter = 'n', .kind = LW_OPT_INT, .offset = LW_SET(count), .dflt = "1",    \
       .min = 1, .max = 64, .value = "N", .help = "number of pictures" },                           \
-    { .name = "guidance", .kind = LW_OPT_DOUBLE, .offset = LW_SET(guidance), .dflt = "0",          \
-      .min = 0, .max = 1000, .value = "G",                                                         \
-      .help = "w in pos + w (pos - neg); 0 = off, as Z-Image-Turbo wants it" },                    \
+    { .name = "guidance", .kind = LW_OPT_DOUBLE, .offset = LW_SET(guidance), .min = 0,             \
+      .max = 1000, .value = "G",                                                                   \
+      .help = "w in pos + w (pos - neg); 0 = off, as Z-Image-Turbo wants it (default: 0)" },       \
     { .name = "cfg-normalization", .kind = LW_OPT_DOUBLE, .offset = LW_SET(cfg_normalization),     \
       .dflt = "0", .min = 0, .max = 1000, .value = "C",                                            \
       .help = "limit of the guided norm as a multiple of the positive; 0 = off" },                 \
