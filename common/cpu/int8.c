@@ -380,6 +380,11 @@ static void product_piece(void *arg, int thread, int64_t piece)
     for (int64_t i = begin; i < end; i += LW_INT8_TILE, t.next += t.groups * t.step) {
         t.rows = (int)lw_min64(LW_INT8_TILE, end - i);
         t.u = rows->u + i * k;
+        /* y is on its way here while we multiply */
+        for (int r = 0; r < t.rows; r++) {
+            __builtin_prefetch(lw_row(a->y, i + r) + o, 1, 2);
+            __builtin_prefetch(lw_row(a->y, i + r) + o + width - 1, 1, 2);
+        }
         a->isa->dot(sums, &t);
         for (int r = 0; r < t.rows; r++)
             a->isa->finish(lw_row(a->y, i + r) + o, sums + r * LW_INT8_PANEL, p.offset, p.scale,
