@@ -153,11 +153,13 @@ static json_t *listed(const lw_template *t, json_t *tags)
 
 static lw_status list(run *g)
 {
-    json_t *all = json_array();
     int name_width = 4, category_width = 8, n = 0, n_broken = 0;
-    bool ok = all != NULL;
+    json_t *all;
+    bool ok;
 
     LW_TRY(load_all(g));
+    all = json_array();
+    ok = all != NULL;
     for (int i = 0; i < g->r->n; i++) {
         const int name = (int)strlen(g->r->v[i]->name);
         const int category = (int)strlen(category_of(g->r->v[i]));
@@ -367,6 +369,7 @@ static lw_status check(run *g)
     bool which[LW_TEMPLATE_MAX_FILES] = { false };
     int n = 0, n_bad = 0, n_problems = 0;
     json_t *problems;
+    bool ok = true;
 
     if (g->n_args == 0) {
         LW_TRY(load_all(g));
@@ -386,18 +389,18 @@ static lw_status check(run *g)
             n_problems++;
             if (!g->opt.json)
                 printf("%s:%d: %s\n", t->path, p->line, p->reason);
-            else if (json_array_append_new(problems, problem_json(t, p)))
-                n_problems = INT_MIN; /* no memory */
+            else
+                ok = ok && json_array_append_new(problems, problem_json(t, p)) == 0;
         }
     }
-    if (g->opt.json && n_problems >= 0)
-        LW_TRY(print_json(json_pack("{s:i, s:o}", "checked", n, "problems", problems), g->err));
-    else
+    if (!ok || n == 0 || !g->opt.json)
         json_decref(problems);
-    if (n_problems < 0)
+    if (!ok)
         return no_memory(g->err);
     if (n == 0)
         return lw_fail(g->err, LW_E_NOT_FOUND, "there are no templates (*.md) there");
+    if (g->opt.json)
+        LW_TRY(print_json(json_pack("{s:i, s:o}", "checked", n, "problems", problems), g->err));
     g->cli->json = false; /* the object above says it all */
     if (n_problems)
         return lw_fail(g->err, LW_E_FORMAT, "%d problem%s in %d of %d template%s", n_problems,
