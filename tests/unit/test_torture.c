@@ -12,6 +12,7 @@
 
 #include "common/buf.h"
 #include "common/file.h"
+#include "common/frontmatter.h"
 #include "common/json.h"
 #include "common/weights.h"
 
@@ -146,6 +147,19 @@ static lw_status read_json(lw_err *err)
     return status;
 }
 
+static lw_status read_front_matter(lw_err *err)
+{
+    static const char text[] = "---\na: b\nlist: [c, d]\nmap:\n  e: f\n---\n\nBody.\n";
+    lw_frontmatter f;
+    lw_status status;
+    lw_arena a;
+
+    lw_arena_init(&a, "torture", 0);
+    status = lw_frontmatter_parse(text, sizeof(text) - 1, "torture", &a, &f, err);
+    lw_arena_deinit(&a);
+    return status;
+}
+
 static lw_status fill_arena(lw_err *err)
 {
     lw_status status = LW_OK;
@@ -202,6 +216,12 @@ static void json(void **state)
     torture(read_json, 5);
 }
 
+static void front_matter(void **state)
+{
+    (void)state;
+    torture(read_front_matter, 1);
+}
+
 static void weights(void **state)
 {
     (void)state;
@@ -240,9 +260,10 @@ static int make_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(arenas),  cmocka_unit_test(buffers),
-        cmocka_unit_test(json),    cmocka_unit_test(safetensors_reader),
-        cmocka_unit_test(weights), cmocka_unit_test(safetensors_writer),
+        cmocka_unit_test(arenas),       cmocka_unit_test(buffers),
+        cmocka_unit_test(json),         cmocka_unit_test(safetensors_reader),
+        cmocka_unit_test(weights),      cmocka_unit_test(safetensors_writer),
+        cmocka_unit_test(front_matter),
     };
 
     return cmocka_run_group_tests(tests, make_model, NULL);
