@@ -10,6 +10,7 @@
 #include "common/png.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,11 @@
 #define AFTER_IHDR        (SIGNATURE_BYTES + CHUNK_OVERHEAD + 13)
 
 static const uint8_t signature[SIGNATURE_BYTES] = { 0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n' };
+
+static bool is_png(const uint8_t *data, size_t size)
+{
+    return size >= SIGNATURE_BYTES && memcmp(data, signature, SIGNATURE_BYTES) == 0;
+}
 
 /* CRC-32 of the PNG standard, a nibble at a time: a table small enough to be checked by eye. */
 static uint32_t crc32_add(uint32_t crc, const void *data, size_t n)
@@ -160,48 +166,6 @@ lw_status lw_png_write(const char *path, const uint8_t *rgb, int width, int heig
     return status;
 }
 
-static lw_status decode(const char *path, const uint8_t *data, size_t size, lw_arena *a,
-                        uint8_t **ret_rgb, int *ret_width, int *ret_height, lw_err *err)
-{
-    int width, height, channels;
-    uint8_t *pixels, *copy;
-    size_t bytes;
-
-    if (!stbi_info_from_memory(data, (int)size, &width, &height, &channels))
-        return lw_fail(err, LW_E_FORMAT, "%s: not a PNG or JPEG picture (%s)", path,
-                       stbi_failure_reason());
-    if (width > LW_PNG_MAX_SIDE || height > LW_PNG_MAX_SIDE)
-        return lw_fail(err, LW_E_TOO_LARGE, "%s: %d x %d pixels, at most %d a side are read", path,
-                       width, height, LW_PNG_MAX_SIDE);
-    pixels = stbi_load_from_memory(data, (int)size, &width, &height, &channels, 3);
-    if (pixels == NULL)
-        return lw_fail(err, LW_E_FORMAT, "%s: damaged picture (%s)", path, stbi_failure_reason());
-    bytes = 3 * (size_t)width * (size_t)height;
-    copy = lw_arena_alloc(a, bytes, err);
-    if (copy)
-        memcpy(copy, pixels, bytes);
-    stbi_image_free(pixels);
-    if (copy == NULL)
-        return LW_E_NOMEM;
-    *ret_rgb = copy;
-    *ret_width = width;
-    *ret_height = height;
-    return LW_OK;
-}
-
-lw_status lw_png_read(const char *path, lw_arena *a, uint8_t **ret_rgb, int *ret_width,
-                      int *ret_height, lw_err *err)
-{
-    char *data = NULL;
-    size_t size = 0;
-    lw_status status;
-
-    LW_TRY(lw_file_read(path, MAX_FILE_BYTES, &data, &size, err));
-    status = decode(path, (const uint8_t *)data, size, a, ret_rgb, ret_width, ret_height, err);
-    free(data);
-    return status;
-}
-
 typedef struct chunk {
     const uint8_t *type, *data;
     size_t len;
@@ -227,6 +191,123 @@ static const char *next_chunk(const uint8_t *data, size_t size, size_t *at, chun
         return "a chunk's CRC is wrong";
     *at += CHUNK_OVERHEAD + ret->len;
     return NULL;
+}
+
+/* Bytes of the rows of one pass, a filter byte before each; an empty pass has none. */
+static size_t pass_bytes(size_t width, size_t height, size_t bits)
+{
+    return width && height ? height * (1 + (width * bits + 7) / 8) : 0;
+}
+
+/* What the IDAT chunks of a picture must inflate to. */
+static size_t inflated_bytes(const uint8_t *ihdr, size_t width, size_t height)
+{
+    static const uint8_t first[7][2] = { { 0, 0 }, { 4, 0 }, { 0, 4 }, { 2, 0 },
+                                         { 0, 2 }, { 1, 0 }, { 0, 1 } };
+    static const uint8_t step[7][2] = { { 8, 8 }, { 8, 8 }, { 4, 8 }, { 4, 4 },
+                                        { 2, 4 }, { 2, 2 }, { 1, 2 } };
+    static const uint8_t channels[7] = { 1, 0, 3, 1, 2, 0, 4 };
+    const size_t bits = (size_t)ihdr[8] * (ihdr[9] < 7 ? channels[ihdr[9]] : 0);
+    size_t sum = 0;
+
+    if (ihdr[12] == 0)
+        return pass_bytes(width, height, bits);
+    for (int i = 0; i < 7; i++) {
+        const size_t w = (width + step[i][0] - 1 - first[i][0]) / step[i][0];
+        const size_t h = (height + step[i][1] - 1 - first[i][1]) / step[i][1];
+
+        sum += pass_bytes(w, h, bits);
+    }
+    return sum;
+}
+
+/*
+ * stb_image inflates a PNG as far as its stream goes, up to 4 GiB. So inflate it here first, into a
+ * buffer of the size that the head promises and not a byte more.
+ */
+static lw_status check_inflated(const uint8_t *data, size_t size, const char *label, int width,
+                                int height, lw_err *err)
+{
+    const size_t expected =
+        inflated_bytes(data + SIGNATURE_BYTES + 8, (size_t)width, (size_t)height);
+    char *packed = malloc(size), *rows;
+    size_t at = SIGNATURE_BYTES, n = 0;
+    const char *fault = NULL;
+    chunk c = { 0 };
+    int got;
+
+    if (expected > INT_MAX) {
+        free(packed);
+        return lw_fail(err, LW_E_TOO_LARGE, "%s: %zu bytes of pixels are more than are read", label,
+                       expected);
+    }
+    rows = malloc(expected + 1);
+    if (packed == NULL || rows == NULL) {
+        free(packed);
+        free(rows);
+        return lw_fail(err, LW_E_NOMEM, "%s: no memory for its pixels", label);
+    }
+    while (fault == NULL && (c.type == NULL || !is_type(&c, "IEND"))) {
+        fault = next_chunk(data, size, &at, &c);
+        if (fault == NULL && is_type(&c, "IDAT")) {
+            memcpy(packed + n, c.data, c.len);
+            n += c.len;
+        }
+    }
+    got = fault ? -1 : stbi_zlib_decode_buffer(rows, (int)expected, packed, (int)n);
+    if (fault == NULL && got != (int)expected)
+        fault = "its pixels do not inflate to what its size needs";
+    free(packed);
+    free(rows);
+    return fault ? lw_fail(err, LW_E_FORMAT, "%s: damaged PNG: %s", label, fault) : LW_OK;
+}
+
+lw_status lw_png_parse(const uint8_t *data, size_t size, const char *path, lw_arena *a,
+                       uint8_t **ret_rgb, int *ret_width, int *ret_height, lw_err *err)
+{
+    int width, height, channels;
+    uint8_t *pixels, *copy;
+    size_t bytes;
+
+    if (size > MAX_FILE_BYTES)
+        return lw_fail(err, LW_E_TOO_LARGE, "%s: %zu bytes, at most %zu are read", path, size,
+                       MAX_FILE_BYTES);
+    if (!stbi_info_from_memory(data, (int)size, &width, &height, &channels))
+        return lw_fail(err, LW_E_FORMAT, "%s: not a PNG or JPEG picture (%s)", path,
+                       stbi_failure_reason());
+    if (width > LW_PNG_MAX_SIDE || height > LW_PNG_MAX_SIDE)
+        return lw_fail(err, LW_E_TOO_LARGE, "%s: %d x %d pixels, at most %d a side are read", path,
+                       width, height, LW_PNG_MAX_SIDE);
+    if (is_png(data, size))
+        LW_TRY(check_inflated(data, size, path, width, height, err));
+    pixels = stbi_load_from_memory(data, (int)size, &width, &height, &channels, 3);
+    if (pixels == NULL)
+        return lw_fail(err, LW_E_FORMAT, "%s: damaged picture (%s)", path, stbi_failure_reason());
+    bytes = 3 * (size_t)width * (size_t)height;
+    copy = lw_arena_alloc(a, bytes, err);
+    if (copy)
+        memcpy(copy, pixels, bytes);
+    stbi_image_free(pixels);
+    if (copy == NULL)
+        return LW_E_NOMEM;
+    *ret_rgb = copy;
+    *ret_width = width;
+    *ret_height = height;
+    return LW_OK;
+}
+
+lw_status lw_png_read(const char *path, lw_arena *a, uint8_t **ret_rgb, int *ret_width,
+                      int *ret_height, lw_err *err)
+{
+    char *data = NULL;
+    size_t size = 0;
+    lw_status status;
+
+    LW_TRY(lw_file_read(path, MAX_FILE_BYTES, &data, &size, err));
+    status =
+        lw_png_parse((const uint8_t *)data, size, path, a, ret_rgb, ret_width, ret_height, err);
+    free(data);
+    return status;
 }
 
 /* The bytes up to a zero; *p moves behind it. NULL when there is none. */
@@ -302,7 +383,7 @@ lw_status lw_png_parse_texts(const uint8_t *data, size_t size_bytes, const char 
     lw_png_text *texts;
     int n = 0;
 
-    if (size_bytes < SIGNATURE_BYTES || memcmp(data, signature, SIGNATURE_BYTES) != 0)
+    if (!is_png(data, size_bytes))
         return lw_fail(err, LW_E_FORMAT, "%s: not a PNG file", label);
     texts = lw_arena_calloc(a, LW_PNG_MAX_TEXTS, sizeof(*texts), err);
     if (texts == NULL)
@@ -326,6 +407,72 @@ lw_status lw_png_parse_texts(const uint8_t *data, size_t size_bytes, const char 
     }
     *ret_texts = texts;
     *ret_n_texts = n;
+    return LW_OK;
+}
+
+static bool has_keyword(const chunk *c, const char *keyword)
+{
+    const size_t n = strlen(keyword) + 1;
+
+    return c->len >= n && memcmp(c->data, keyword, n) == 0;
+}
+
+lw_status lw_png_find_text(const uint8_t *data, size_t size_bytes, const char *label,
+                           const char *keyword, size_t max_bytes, lw_arena *a, const char **ret,
+                           lw_err *err)
+{
+    lw_png_text found = { 0 };
+    size_t at = SIGNATURE_BYTES;
+    bool known = false;
+    chunk c = { 0 };
+
+    if (!is_png(data, size_bytes))
+        return lw_fail(err, LW_E_FORMAT, "%s: not a PNG file", label);
+    while (c.type == NULL || !is_type(&c, "IEND")) {
+        const char *fault = next_chunk(data, size_bytes, &at, &c);
+        const bool packed = fault == NULL && is_type(&c, "zTXt");
+
+        if (fault)
+            return lw_fail(err, LW_E_FORMAT, "%s: damaged PNG: %s", label, fault);
+        if (!packed && !is_type(&c, "tEXt") && !is_type(&c, "iTXt"))
+            continue;
+        if (!has_keyword(&c, keyword))
+            continue;
+        if (known)
+            return lw_fail(err, LW_E_FORMAT, "%s: more than one text \"%s\"", label, keyword);
+        if (c.len > max_bytes)
+            return lw_fail(err, LW_E_TOO_LARGE, "%s: the text \"%s\" has %zu bytes, at most %zu",
+                           label, keyword, c.len, max_bytes);
+        if (!packed)
+            LW_TRY(parse_text(&c, label, a, &found, &known, err));
+        if (!known)
+            return lw_fail(err, LW_E_FORMAT,
+                           "%s: the text \"%s\" is compressed, as latentwire never writes it",
+                           label, keyword);
+    }
+    *ret = found.text;
+    return LW_OK;
+}
+
+lw_status lw_png_size(const uint8_t *data, size_t size_bytes, const char *label, int *ret_width,
+                      int *ret_height, lw_err *err)
+{
+    int width, height, channels;
+
+    if (!is_png(data, size_bytes))
+        return lw_fail(err, LW_E_FORMAT, "%s: not a PNG file", label);
+    if (size_bytes > MAX_FILE_BYTES ||
+        !stbi_info_from_memory(data, (int)size_bytes, &width, &height, &channels))
+        return lw_fail(err, LW_E_FORMAT, "%s: damaged PNG: its head says no size", label);
+    if (width > LW_PNG_MAX_SIDE || height > LW_PNG_MAX_SIDE)
+        return lw_fail(err, LW_E_TOO_LARGE, "%s: %d x %d pixels, at most %d a side are read", label,
+                       width, height, LW_PNG_MAX_SIDE);
+    if (channels == 2 || channels == 4)
+        return lw_fail(err, LW_E_FORMAT,
+                       "%s: the picture has an alpha channel, as latentwire never writes it",
+                       label);
+    *ret_width = width;
+    *ret_height = height;
     return LW_OK;
 }
 

@@ -36,6 +36,29 @@ LW_MUST_USE lw_status lw_png_encode(lw_buf *out, const uint8_t *rgb, int width, 
 LW_MUST_USE lw_status lw_png_read(const char *path, lw_arena *a, uint8_t **ret_rgb, int *ret_width,
                                   int *ret_height, lw_err *err);
 
+/** The same over bytes in memory; label stands for the file in messages. What a PNG inflates to is
+ * bounded by the size that its head names. */
+LW_MUST_USE lw_status lw_png_parse(const uint8_t *data, size_t size_bytes, const char *label,
+                                   lw_arena *a, uint8_t **ret_rgb, int *ret_width, int *ret_height,
+                                   lw_err *err);
+
+/**
+ * Width and height of a PNG in memory, without decoding it. Errors: LW_E_FORMAT (no PNG, or one
+ * with an alpha channel, which lw_png_write does not make), LW_E_TOO_LARGE (a side).
+ */
+LW_MUST_USE lw_status lw_png_size(const uint8_t *data, size_t size_bytes, const char *label,
+                                  int *ret_width, int *ret_height, lw_err *err);
+
+/**
+ * The text of the one chunk with that keyword, as UTF-8 in `a`; *ret is NULL when there is none.
+ * Other text chunks are passed over, whatever is in them; nothing is inflated. Errors: LW_E_FORMAT
+ * (a damaged PNG; that text twice, compressed, or no text), LW_E_TOO_LARGE (more than max_bytes in
+ * the file), LW_E_NOMEM.
+ */
+LW_MUST_USE lw_status lw_png_find_text(const uint8_t *data, size_t size_bytes, const char *label,
+                                       const char *keyword, size_t max_bytes, lw_arena *a,
+                                       const char **ret, lw_err *err);
+
 /**
  * Text chunks (tEXt, iTXt uncompressed) of a PNG file as UTF-8, in file order, copied into `a`.
  * CRCs are checked. Errors: those of lw_file_read, LW_E_FORMAT, LW_E_TOO_LARGE (more than
