@@ -29,7 +29,8 @@
     X(E_IO, "io_error", 500, 14, 1, "the operating system refused a read or write")                \
     X(E_UNAVAILABLE, "unavailable", 503, 15, 1, "no worker or hub can take this now")              \
     X(E_DEADLINE, "deadline_exceeded", 504, 16, 1, "the time allowed has passed")                  \
-    X(E_NOMEM, "out_of_memory", 507, 17, 1, "not enough host or device memory")
+    X(E_NOMEM, "out_of_memory", 507, 17, 1, "not enough host or device memory")                    \
+    X(E_MISMATCH, "mismatch", 409, 18, 0, "a result is not the one that was expected")
 
 typedef enum lw_status {
 #define LW_STATUS_ENUM(sym, wire, http, exitcode, retry, text) LW_##sym,

@@ -36,6 +36,7 @@ static const char *const advice[LW_N_STATUS] = {
                          "shows what runs.",
     [LW_E_DEADLINE] = "Allow more time, fewer steps or a smaller picture.",
     [LW_E_NOMEM] = "Ask for a smaller picture or batch, or raise `--memory`.",
+    [LW_E_MISMATCH] = "Look at the notes beside it: they name what has changed since.",
 };
 
 static void write_page(lw_buf *b)
