@@ -2,6 +2,7 @@
 
 #include "orchestrate/manifest.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,8 @@
             F(cfg_truncation) F(shift) U(tile)
 /* clang-format on */
 #define RESULT_KEYS(U, B, S) U(n_tokens) B(truncated) S(text_digest)
+
+#define DIGEST_BYTES 32
 
 json_t *lw_manifest_new(void)
 {
@@ -67,6 +70,16 @@ static bool all_numbers(const json_t *array)
     return true;
 }
 
+static bool all_ids(const json_t *array)
+{
+    if (!json_is_array(array) || json_array_size(array) > LW_MANIFEST_MAX_IDS)
+        return false;
+    for (size_t i = 0; i < json_array_size(array); i++)
+        if (!json_is_integer(json_array_get(array, i)))
+            return false;
+    return true;
+}
+
 static bool copy_known(json_t *to, const json_t *from)
 {
     bool ok = true;
@@ -87,6 +100,8 @@ static bool copy_known(json_t *to, const json_t *from)
 #undef KEY_B
 #undef KEY_S
     KEY(sigmas, all_numbers)
+    KEY(token_ids, all_ids)
+    KEY(token_ids_digest, json_is_string)
 #undef KEY
     if (ok && json_is_object(json_object_get(from, "stages"))) {
         json_t *stages = known_stages(json_object_get(from, "stages"));
@@ -173,6 +188,44 @@ static bool set_sigmas(json_t *m, const lw_f64s *sigmas)
     return json_object_set_new(m, "sigmas", a) == 0;
 }
 
+/* BLAKE2b-256 of the ids as little-endian int32. */
+static bool set_ids_digest(json_t *m, const uint8_t *ids, size_t bytes)
+{
+    uint8_t digest[DIGEST_BYTES];
+    char hex[2 * DIGEST_BYTES + 1];
+
+    if (sodium_init() < 0)
+        return false;
+    crypto_generichash(digest, sizeof(digest), ids, bytes, NULL, 0);
+    sodium_bin2hex(hex, sizeof(hex), digest, sizeof(digest));
+    return json_object_set_new(m, "token_ids_digest", json_string(hex)) == 0;
+}
+
+/* The tokens that were encoded: as they are up to LW_MANIFEST_MAX_IDS, else their digest. */
+static bool set_token_ids(json_t *m, const lw_msg_tensor *mt)
+{
+    const uint8_t *ids = mt->t.data; /* at no particular alignment */
+    json_t *a;
+
+    if (mt->t.dtype != LW_I32 || mt->t.rank != 1)
+        return true; /* not ours: a result says what it likes */
+    json_object_del(m, "token_ids");
+    json_object_del(m, "token_ids_digest");
+    if (mt->t.shape[0] > LW_MANIFEST_MAX_IDS)
+        return set_ids_digest(m, ids, lw_tensor_bytes(&mt->t));
+    a = json_array();
+    for (int64_t i = 0; a && i < mt->t.shape[0]; i++) {
+        int32_t id;
+
+        memcpy(&id, ids + (size_t)i * sizeof(id), sizeof(id));
+        if (json_array_append_new(a, json_integer(id))) {
+            json_decref(a);
+            return false;
+        }
+    }
+    return json_object_set_new(m, "token_ids", a) == 0;
+}
+
 lw_status lw_manifest_add(json_t *m, const lw_msg *submit, const lw_msg *result, lw_err *err)
 {
     bool ok = true;
@@ -199,6 +252,8 @@ lw_status lw_manifest_add(json_t *m, const lw_msg *submit, const lw_msg *result,
 #undef SET_B
 #undef SET_S
 #undef SET
+    if (ok && lw_msg_tensor_find(result, LW_T_TOKEN_IDS))
+        ok = set_token_ids(m, lw_msg_tensor_find(result, LW_T_TOKEN_IDS));
     if (ok && lw_msg_has(result, sigmas))
         ok = set_sigmas(m, &result->sigmas);
     if (ok && lw_msg_has(result, stages))

@@ -20,7 +20,8 @@
 
 #define LW_MANIFEST_KEY     "latentwire" /* PNG text chunk and safetensors metadata */
 #define LW_MANIFEST_VERSION 1
-#define LW_MAX_MANIFEST     (256u * 1024)
+#define LW_MAX_MANIFEST     (512u * 1024)
+#define LW_MANIFEST_MAX_IDS 1024 /* more token ids than that are only told by their digest */
 
 /** An empty manifest: versions only. NULL when memory runs out; json_decref() it. */
 json_t *lw_manifest_new(void);
@@ -32,7 +33,8 @@ json_t *lw_manifest_new(void);
 LW_MUST_USE lw_status lw_manifest_parse(const char *text, const char *path, json_t **ret,
                                         lw_err *err);
 
-/** Add what a request asked and what its result says (n_tokens, digest, sigmas, stages). */
+/** Add what a request asked and what its result says (n_tokens, digest, token ids, sigmas, stages).
+ */
 LW_MUST_USE lw_status lw_manifest_add(json_t *manifest, const lw_msg *submit, const lw_msg *result,
                                       lw_err *err);
 
