@@ -13,6 +13,7 @@
 /** What main() must know of a verb that failed. */
 typedef struct lw_cli {
     bool json; /* --json was given: the error goes to standard output too, as an object */
+    bool told; /* the failure is the verb's result, and printed: there is only the exit code left */
 } lw_cli;
 
 typedef lw_status lw_verb_fn(lw_cli *cli, int argc, char **argv, lw_err *err);
@@ -22,6 +23,8 @@ lw_verb_fn lw_cli_encode;
 lw_verb_fn lw_cli_denoise;
 lw_verb_fn lw_cli_decode;
 lw_verb_fn lw_cli_encode_image;
+lw_verb_fn lw_cli_show;
+lw_verb_fn lw_cli_replay;
 lw_verb_fn lw_cli_status;
 lw_verb_fn lw_cli_doctor;
 lw_verb_fn lw_cli_keys;

@@ -20,6 +20,8 @@ static const struct {
     { "denoise", lw_cli_denoise, "one stage: embeddings to latents (safetensors)" },
     { "decode", lw_cli_decode, "one stage: latents to pictures" },
     { "encode-image", lw_cli_encode_image, "the way back: a picture to latents" },
+    { "show", lw_cli_show, "what a picture was made from" },
+    { "replay", lw_cli_replay, "make a picture again and compare" },
     { "hub", NULL, "run a hub that workers and clients connect to" },
     { "status", lw_cli_status, "show a running hub, its workers and jobs" },
     { "doctor", lw_cli_doctor, "check this machine, the programs and the model" },
@@ -43,6 +45,8 @@ static void print_help(FILE *out)
 /* For people on standard error; for programs, when they asked for JSON, on standard output. */
 static int report(const lw_cli *cli, const lw_err *err)
 {
+    if (cli->told)
+        return lw_status_exit(err->code);
     fprintf(stderr, "latentwire: error: %s\n",
             err->text[0] ? err->text : lw_status_text(err->code));
     if (cli->json) {

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/file.h"
 #include "common/png.h"
 #include "orchestrate/manifest.h"
 
@@ -151,7 +152,7 @@ lw_status lw_output_path(const lw_output *o, uint64_t index, uint64_t seed, char
     return LW_OK;
 }
 
-static lw_status write_one(const char *path, const uint8_t *rgb, int width, int height,
+lw_status lw_output_encode(lw_buf *out, const uint8_t *rgb, int width, int height,
                            const json_t *manifest, lw_err *err)
 {
     char *text = lw_manifest_text(manifest), *parameters = lw_manifest_parameters(manifest);
@@ -159,11 +160,34 @@ static lw_status write_one(const char *path, const uint8_t *rgb, int width, int 
     lw_status s;
 
     if (text && parameters)
-        s = lw_png_write(path, rgb, width, height, texts, LW_ARRAY_LEN(texts), err);
+        s = lw_png_encode(out, rgb, width, height, texts, LW_ARRAY_LEN(texts), err);
     else
-        s = lw_fail(err, LW_E_NOMEM, "no memory for the manifest of %s", path);
+        s = lw_fail(err, LW_E_NOMEM, "no memory for the manifest of a picture");
     free(text);
     free(parameters);
+    return s;
+}
+
+lw_status lw_output_save(const char *path, const lw_buf *png, lw_err *err)
+{
+    lw_outfile file = { 0 };
+
+    LW_TRY(lw_outfile_open(&file, path, err));
+    lw_outfile_write(&file, png->data, png->len);
+    return lw_outfile_commit(&file, err);
+}
+
+static lw_status write_one(const char *path, const uint8_t *rgb, int width, int height,
+                           const json_t *manifest, lw_err *err)
+{
+    lw_status s;
+    lw_buf png;
+
+    lw_buf_init(&png, LW_MAX_PICTURE_FILE);
+    s = lw_output_encode(&png, rgb, width, height, manifest, err);
+    if (s == LW_OK)
+        s = lw_output_save(path, &png, err);
+    lw_buf_deinit(&png);
     return s;
 }
 

@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <limits.h>
 
+#include "common/buf.h"
 #include "proto/packet.h"
 
 /*
@@ -30,6 +31,9 @@ LW_MUST_USE lw_status lw_output_check_file(const char *path, lw_err *err);
 LW_MUST_USE lw_status lw_output_path(const lw_output *o, uint64_t index, uint64_t seed,
                                      char ret[PATH_MAX], lw_err *err);
 
+/* A result is one frame at most, and a PNG of it hardly larger. */
+#define LW_MAX_PICTURE_FILE (2u * LW_MAX_FRAME_BYTES)
+
 /** A result that waits to be written. */
 typedef struct lw_kept_pictures {
     struct lw_kept_pictures *next;
@@ -48,8 +52,17 @@ typedef struct lw_kept_pictures {
 LW_MUST_USE lw_status lw_output_keep(lw_kept_pictures **list, lw_arena *a, const lw_msg *result,
                                      const json_t *manifest, uint64_t first, lw_err *err);
 
-/** Write all that was kept as PNGs; `on_written` is told each path. Errors: those of lw_png_write.
+/**
+ * Append the PNG of one picture to `out`, the manifest in its text chunks. Errors: those of
+ * lw_png_encode.
  */
+LW_MUST_USE lw_status lw_output_encode(lw_buf *out, const uint8_t *rgb, int width, int height,
+                                       const json_t *manifest, lw_err *err);
+/** Write what lw_output_encode made. Errors: those of lw_outfile_open and lw_outfile_commit. */
+LW_MUST_USE lw_status lw_output_save(const char *path, const lw_buf *png, lw_err *err);
+
+/** Write all that was kept as PNGs; `on_written` is told each path. Errors: those of
+ * lw_output_encode and lw_output_save. */
 typedef lw_status lw_output_fn(void *arg, uint64_t index, uint64_t seed, const char *path,
                                lw_err *err);
 LW_MUST_USE lw_status lw_output_write(const lw_output *o, const lw_kept_pictures *list,

@@ -228,7 +228,8 @@ static lw_status read_report(lw_run *s, const char *report, lw_err *err)
         if (role && !strcmp(role, lw_role_name(LW_ROLE_DENOISER)))
             read_defaults(s, w);
     }
-    json_decref(r);
+    json_decref(s->report);
+    s->report = r;
     return LW_OK;
 }
 
@@ -363,6 +364,7 @@ void lw_run_close(lw_run **ps)
     }
     if (s->mask_set)
         sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
+    json_decref(s->report);
     free(s);
 }
 
@@ -374,6 +376,11 @@ const lw_model_choice *lw_run_model(const lw_run *s)
 int lw_run_workers(const lw_run *s, lw_role role)
 {
     return s->workers[role];
+}
+
+const json_t *lw_run_report(const lw_run *s)
+{
+    return s->report;
 }
 
 const char *lw_run_hub(const lw_run *s)

@@ -1,6 +1,8 @@
 #ifndef LW_ORCHESTRATE_RUN_H
 #define LW_ORCHESTRATE_RUN_H
 
+#include <jansson.h>
+
 #include "orchestrate/client.h"
 #include "orchestrate/locate.h"
 #include "orchestrate/settings.h"
@@ -52,6 +54,9 @@ void lw_run_close(lw_run **s);
 const lw_model_choice *lw_run_model(const lw_run *s);
 /** Workers of a role that the hub had when the run was opened. */
 int lw_run_workers(const lw_run *s, lw_role role);
+/** What the hub said of itself when the run was opened (docs/operations.md); lives as long as the
+ * run. */
+const json_t *lw_run_report(const lw_run *s);
 /** Endpoint of the hub, or "private". */
 const char *lw_run_hub(const lw_run *s);
 /** Most bytes that one tensor of a request or result may have. */

@@ -17,6 +17,7 @@ struct lw_run {
     lw_client *client;
     char endpoint[PATH_MAX + 64];
     int workers[LW_N_ROLES];
+    json_t *report; /* of the hub, the last one that was read */
     int signal_fd;
     sigset_t old_mask;
     bool mask_set;
