@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""First inputs for the fuzz targets of common/: one small file for each thing a parser looks at.
+"""First inputs for the fuzz targets of common/ and of pictures: one small file for each thing a parser looks at.
 
     python3 tests/tools/make_fuzz_corpus.py tests/fuzz/corpus
 
@@ -70,9 +70,9 @@ def chunk(kind, data, crc=None):
     return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body) if crc is None else crc)
 
 
-def png(*chunks):
-    ihdr = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
-    idat = chunk(b"IDAT", zlib.compress(b"\0\1\2\3"))
+def png(*chunks, width=1, height=1, colour=2, pixels=b"\0\1\2\3"):
+    ihdr = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
+    idat = chunk(b"IDAT", zlib.compress(pixels))
     return b"\x89PNG\r\n\x1a\n" + ihdr + b"".join(chunks) + idat + chunk(b"IEND", b"")
 
 
@@ -151,9 +151,88 @@ def frontmatter():
     }
 
 
+def manifest(**changes):
+    stage = {"model_id": "tiny", "weights_digest": "0" * 64, "backend": "ref", "precision": "f32"}
+    m = {"manifest": 1, "version": "0.1.0", "prompt": "a red circle", "negative_prompt": "blur", "layer": -2,
+         "max_tokens": 512, "n_tokens": 3, "token_ids": [1, 2, 3], "truncated": False, "text_digest": "0" * 64,
+         "width": 16, "height": 16, "steps": 2, "seed": 7, "guidance": 1.5, "cfg_normalization": 0.0,
+         "cfg_truncation": 1.0, "shift": 3.0, "sigmas": [1.0, 0.5, 0.0], "tile": 0,
+         "stages": {"encode": stage, "denoise": stage, "decode": stage}}
+    m.update(changes)
+    return json.dumps({k: v for k, v in m.items() if v is not None}, separators=(",", ":")).encode()
+
+
+def picture():
+    def text(m, kind=b"tEXt", gap=b"\0"):
+        return chunk(kind, b"latentwire" + gap + m)
+
+    good = manifest()
+    rows = bytes(16 * (1 + 16 * 3))
+    square = {"width": 16, "height": 16, "pixels": rows}
+    bomb = zlib.compress(good[:-1] + b" " * (1 << 22) + b"}", 9)
+    return {
+        # The text of a manifest alone.
+        "empty": b"",
+        "manifest": good,
+        "array": b"[]",
+        "cut": good[:100],
+        "twice": b'{"manifest":1,"manifest":1}',
+        "deep": b'{"manifest":1,"x":' + b"[" * 3000,
+        "not-utf8": b'{"manifest":1,"prompt":"\xff"}',
+        "zero-byte": b'{"manifest":1,"prompt":"a\\u0000b"}',
+        "escapes": manifest(prompt="\x1b]0;owned\x07 \u009b31m \u202e", version="\x1b[2J"),
+        "later-format": manifest(manifest=2),
+        "no-format": manifest(manifest=None),
+        "no-seed": manifest(seed=None),
+        "no-stages": manifest(stages=None),
+        "latents": manifest(stages={"decode": {}}),
+        "embeddings": manifest(stages={"denoise": {}, "decode": {}}),
+        "from-picture": manifest(stages={"encode_image": {}, "decode": {}}),
+        "stages-array": manifest(stages=[]),
+        "stage-text": manifest(stages={"encode": "x"}),
+        "digest-number": manifest(stages={"encode": {"weights_digest": 1}}),
+        "seed-text": manifest(seed="7"),
+        "seed-huge": b'{"manifest":1,"seed":99999999999999999999}',
+        "seed-negative": manifest(seed=-1),
+        "steps-real": manifest(steps=2.0),
+        "steps-zero": manifest(steps=0),
+        "steps-beside-sigmas": manifest(steps=9),
+        "guidance-text": manifest(guidance="x"),
+        "guidance-huge": b'{"manifest":1,"guidance":1e999}',
+        "layer-far": manifest(layer=99999),
+        "size-huge": manifest(width=1 << 62, height=1 << 62),
+        "size-large": manifest(width=16384, height=16384),
+        "size-negative": manifest(width=-16),
+        "sigmas-many": manifest(sigmas=[0] * 300),
+        "sigmas-text": manifest(sigmas=["1"]),
+        "ids-many": manifest(token_ids=[1] * 1025),
+        "ids-negative": manifest(token_ids=[-1]),
+        "path": manifest(template="../../etc/passwd", prompt="../../etc/passwd"),
+        "long-prompt": manifest(prompt="a" * 32769),
+        "report": b'{"manifest":1,"workers":[{"role":"encoder","state":"idle","model":"m","weights_digest":"1"},'
+                  b'{"role":7},7],"stages":{"encode":{"weights_digest":"2"}}}',
+        # Files.
+        "picture": png(text(good), **square),
+        "foreign": png(**square),
+        "other-size": png(text(good)),
+        "twice-png": png(text(good), text(good), **square),
+        "ztxt": png(text(zlib.compress(good), b"zTXt", b"\0\0"), **square),
+        "ztxt-bomb": png(text(bomb, b"zTXt", b"\0\0"), **square),
+        "itxt-bomb": png(text(bomb, b"iTXt", b"\0\1\0\0\0"), **square),
+        "many-texts": png(*[chunk(b"tEXt", b"k\0v")] * 2000, text(good), **square),
+        "pixel-bomb": png(text(good), width=16, height=16, pixels=bytes(1 << 24)),
+        "pixels-cut": png(text(good), width=16, height=16, pixels=rows[:-1]),
+        "side-huge": png(text(good), width=1 << 30, height=1),
+        "side-zero": png(text(good), width=0, height=1),
+        "alpha": png(text(good), width=16, height=16, colour=6, pixels=bytes(16 * (1 + 16 * 4))),
+        "file-cut": png(text(good), **square)[:-20],
+    }
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
-    for target, files in (("safetensors", safetensors()), ("png_texts", png_texts()), ("frontmatter", frontmatter())):
+    for target, files in (("safetensors", safetensors()), ("png_texts", png_texts()), ("frontmatter", frontmatter()),
+                          ("picture", picture())):
         folder = root / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
