@@ -234,6 +234,32 @@ static void test_pack(void **state)
     }
 }
 
+/* Rows of zeros, and of values whose inverse overflows, are zero. */
+static void test_pack_zeros(void **state)
+{
+    static const float values[] = { 0, 1e-40f };
+    layer l;
+
+    (void)state;
+    layer_shape(&l, seed, 1, 96, 40);
+    l.w = kt_input(&l.run, LW_F32, 2, D(40, 96), 0, 1, false);
+    for (int64_t o = 0; o < 40; o += 2) {
+        for (int64_t i = 0; i < 96; i++)
+            lw_row(&l.w, o)[i] = values[o / 2 % 2];
+    }
+    layer_pack(&l);
+    for (int64_t o = 0; o < 40; o++) {
+        const char *panel = (const char *)l.packed.p + 64 + o / 32 * (256 + 32 * 128);
+        float scale;
+
+        memcpy(&scale, panel + o % 32 * 4, 4);
+        assert_true((scale == 0) == (o % 2 == 0));
+        for (int64_t i = 0; o % 2 == 0 && i < 128; i++)
+            assert_int_equal(panel[256 + (i / 4 * 32 + o % 32) * 4 + i % 4], 0);
+    }
+    layer_end(&l);
+}
+
 static void test_pack_refusals(void **state)
 {
     layer l;
@@ -307,6 +333,7 @@ static void run_layer(const layer *l, const lw_int8_isa *isa, lw_pool *pool, lw_
                       lw_int8_rows *rows, block *mem, bool bias)
 {
     *mem = block_new(lw_int8_rows_bytes(l->n, l->in, lw_pool_threads(pool)));
+    memset(mem->p, 0xff, mem->bytes); /* NaN in every row of scratch */
     lw_int8_quantise(isa, pool, rows, mem->p, &l->x, l->block);
     lw_int8_product(isa, pool, y, rows, l->packed.p, bias ? lw_f32(&l->b) : NULL);
 }
@@ -340,7 +367,7 @@ static void check_product(const layer *l, const lw_int8_rows *rows, const lw_ten
             want = (float)sum * scale * rows->scale[i];
             if (bias)
                 want = want + lw_f32(&l->b)[o];
-            if (memcmp(&want, &got, sizeof(want)) != 0)
+            if (memcmp(&want, &got, sizeof(want)) != 0 || !isfinite(want))
                 fail_msg("%s: y[%d, %d] is %.9g, expected %.9g", l->run.shape, (int)i, (int)o,
                          (double)got, (double)want);
         }
@@ -612,6 +639,7 @@ static void test_special_rows(void **state)
             assert_true(lw_row(&y, 4)[o] == lw_f32(&l.b)[o]);
             assert_true(lw_row(&y, 5)[o] == lw_f32(&l.b)[o]);
         }
+        assert_true(rows.scale[4] == 0 && rows.scale[5] == 0);
         block_free(&mem);
         layer_end(&l);
     }
@@ -630,7 +658,7 @@ static void test_threads(void **state)
         block mem;
 
         layer_shape(&l, seed + 8000 + (uint64_t)c, kt_int(&(kt_rng){ seed + (uint64_t)c }, 1, 150),
-                    0, 0);
+                    0, c % 2 ? 0 : 700);
         layer_pack(&l);
         y0 = kt_output(&l.run, LW_F32, 2, D(l.n, l.out), false);
         run_layer(&l, lw_int8_best(), NULL, &y0, &rows, &mem, true);
@@ -656,13 +684,14 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_block),         cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_rotate),        cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_pack_refusals), cmocka_unit_test(test_check),
-        cmocka_unit_test(test_dot),           cmocka_unit_test(test_levels),
-        cmocka_unit_test(test_heights),       cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_accuracy),      cmocka_unit_test(test_outliers),
-        cmocka_unit_test(test_special_rows),  cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_block),      cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_rotate),     cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_pack_zeros), cmocka_unit_test(test_pack_refusals),
+        cmocka_unit_test(test_check),      cmocka_unit_test(test_dot),
+        cmocka_unit_test(test_levels),     cmocka_unit_test(test_heights),
+        cmocka_unit_test(test_extremes),   cmocka_unit_test(test_accuracy),
+        cmocka_unit_test(test_outliers),   cmocka_unit_test(test_special_rows),
+        cmocka_unit_test(test_threads),
     };
     const char *env = getenv("LW_SEED");
 
