@@ -4,6 +4,7 @@
  */
 #include "common/cpu/int8.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +25,8 @@
 /* A block of rows that is multiplied with a panel before the next panel comes: 3 to 8 MB, which
  * the last cache holds while the weights go by once. */
 #define ROW_BLOCK (64 * LW_INT8_TILE)
-/* As many pieces as 16 threads can share evenly, if there are rows to cut. */
-#define MIN_PIECES 96
+/* So many pieces, if there are rows to cut, that the last round of 16 threads is a small part. */
+#define MIN_PIECES 240
 
 _Static_assert(sizeof(lw_int8_header) == LW_INT8_ALIGN, "panels begin at a multiple of 64");
 _Static_assert(PANEL_HEAD % LW_INT8_ALIGN == 0, "groups begin at a multiple of 64");
@@ -168,9 +169,7 @@ static void pack_panel(void *arg, int thread, int64_t item)
         int32_t sum = 0;
 
         memset(row + in, 0, (size_t)(k - in) * sizeof(*row));
-        /* the caller has checked the dtype */
-        if (!lw_dtype_convert(row, LW_F32, w, a->w->dtype, (size_t)in))
-            abort();
+        lw_dtype_convert(row, LW_F32, w, a->w->dtype, (size_t)in);
         bits = a->isa->rotate(row, k, a->block);
         memcpy(&max, &bits, sizeof(max));
         if (bits >= INF_BITS) {
@@ -407,6 +406,7 @@ void lw_int8_product(const lw_int8_isa *isa, lw_pool *pool, lw_tensor *y, const 
                        .n_threads = lw_pool_threads(pool),
                        .wide = h->q_max > LW_INT8_7BIT };
 
+    assert(h->in == rows->in && h->block == (uint32_t)rows->block);
     if (n_tiles == 0)
         return;
     n_blocks = lw_ceil_div(rows->n, ROW_BLOCK);

@@ -155,7 +155,8 @@ static void bench_shape(bench *b, int64_t n, int64_t in, int64_t out)
     lw_tensor tw = lw_tensor_nd(w, LW_F32, 2, D(out, in)),
               tx = lw_tensor_nd(x, LW_F32, 2, D(n, in));
     lw_tensor ty = lw_tensor_nd(y, LW_F32, 2, D(n, out));
-    double ops = 2e-6 * (double)n * (double)in * (double)out, product_ms, all_ms, plain_ms, top;
+    double ops = 2e-6 * (double)n * (double)in * (double)out, product_ms, all_ms, plain_ms, pack_ms,
+           top;
     lw_int8_rows rows;
     kt_rng rng = { 1 };
 
@@ -163,8 +164,10 @@ static void bench_shape(bench *b, int64_t n, int64_t in, int64_t out)
         x[i] = kt_normal(&rng);
     for (int64_t i = 0; i < out * in; i++)
         w[i] = (float)(int)(i * 2654435761u % 255) - 127;
+    pack_ms = (double)lw_now_ns() / 1e6;
     if (lw_int8_pack(packed, &tw, block, b->bits, b->pool, NULL) != LW_OK)
         exit(1);
+    pack_ms = (double)lw_now_ns() / 1e6 - pack_ms;
     free(w);
     lw_int8_quantise(b->isa, b->pool, &rows, mem, &tx, block);
     TIME_BEST(product_ms, lw_int8_product(b->isa, b->pool, &ty, &rows, packed, NULL));
@@ -173,10 +176,10 @@ static void bench_shape(bench *b, int64_t n, int64_t in, int64_t out)
     TIME_BEST(plain_ms, lw_int8_quantise(b->isa, b->pool, &rows, mem, &tx, block));
     top = measure_peak(&b->int8, b->pool);
     printf("n %4d  %5d -> %5d  product %8.3f ms %7.1f GOP/s %5.1f %%  all %8.3f ms %7.1f GOP/s "
-           "%5.1f %%  quantise %6.3f ms\n",
+           "%5.1f %%  quantise %6.3f ms  pack %4.0f ms\n",
            (int)n, (int)in, (int)out, product_ms, ops / product_ms,
            top > 0 ? 100 * ops / product_ms / top : 0, all_ms, ops / all_ms,
-           top > 0 ? 100 * ops / all_ms / top : 0, plain_ms);
+           top > 0 ? 100 * ops / all_ms / top : 0, plain_ms, pack_ms);
     fflush(stdout);
     free(packed);
     free(mem);
