@@ -315,7 +315,7 @@ class Denoiser(nn.Module):
         for axis, width in enumerate(self.config["axes_dims"]):
             rate = 1.0 / self.config["rope_theta"] ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
             parts.append(positions[:, axis : axis + 1].double() * rate[None, :])
-        angle = torch.cat(parts, -1).to(torch.float32)[:, None, :].to(positions.device)
+        angle = torch.cat(parts, -1).to(torch.float32)[:, None, :]
         return angle.cos(), angle.sin()
 
     def positions(self, caption, rows, columns):
@@ -339,8 +339,8 @@ class Denoiser(nn.Module):
         rows, columns, length = h // 2, w // 2, caption.shape[1]
         c = self.embed_time(t)
         where_text, where_picture = self.positions(length, rows, columns)
-        tc, ts = self.angles(where_text)
-        pc, ps = self.angles(where_picture)
+        tc, ts = (a.to(z.device) for a in self.angles(where_text))
+        pc, ps = (a.to(z.device) for a in self.angles(where_picture))
 
         x = z.view(b, ch, rows, 2, columns, 2).permute(0, 2, 4, 3, 5, 1).reshape(b, rows * columns, 4 * ch)
         x = self.all_x_embedder["2-1"](x).float()
