@@ -126,14 +126,16 @@ static lw_status run_parts(generate *g, uint64_t n_parts, lw_err *err)
 
 static lw_status run(generate *g, lw_err *err)
 {
+    const lw_model_choice *model;
     uint64_t parts = 1;
 
     LW_TRY(lw_run_open(&g->opt, ROLES, &g->run, err));
-    if (!g->opt.size) {
-        g->width = lw_run_model(g->run)->width;
-        g->height = lw_run_model(g->run)->height;
+    model = lw_run_model(g->run);
+    if (!g->opt.size || (g->opt.size_of_template && model->states_size)) {
+        g->width = model->width;
+        g->height = model->height;
     }
-    g->steps = g->opt.steps ? (int)g->opt.steps : lw_run_model(g->run)->steps;
+    g->steps = g->opt.steps ? (int)g->opt.steps : model->steps;
     LW_TRY(count_parts(g, &parts, err));
     return run_parts(g, parts, err);
 }

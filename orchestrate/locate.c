@@ -115,6 +115,7 @@ static lw_status read_defaults(const char *model, lw_model_choice *ret, lw_err *
     if (own.width) {
         ret->width = own.width;
         ret->height = own.height;
+        ret->states_size = true;
     }
     if (own.steps)
         ret->steps = own.steps;

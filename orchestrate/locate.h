@@ -24,6 +24,7 @@ typedef struct lw_model_choice {
     char path[LW_N_ROLES][PATH_MAX]; /* "" = none for this role */
     bool is_default;                 /* no option and no environment variable named it */
     int width, height, steps;        /* the model's own defaults */
+    bool states_size;                /* it says so, and it is not just what is usual */
 } lw_model_choice;
 
 /** What the user named; NULL where nothing was. */

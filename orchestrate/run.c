@@ -199,6 +199,7 @@ static void read_defaults(lw_run *s, const json_t *denoiser)
     if (width > 0 && width <= 65536 && height > 0 && height <= 65536) {
         s->model.width = (int)width;
         s->model.height = (int)height;
+        s->model.states_size = true;
     }
     if (steps > 0 && steps <= 256)
         s->model.steps = (int)steps;

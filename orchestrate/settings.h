@@ -21,6 +21,7 @@ typedef struct lw_settings {
     lw_opt_list variables;
     /* sampling; guidance below 0: not said */
     const char *size, *seed;
+    bool size_of_template; /* which a model that states its own overrules */
     int64_t steps, count;
     double guidance, cfg_normalization, cfg_truncation, shift;
     /* decoding */

@@ -92,8 +92,10 @@ static void fill(lw_settings *s, const lw_rendered *t)
         s->assistant = t->assistant;
     if (s->think < 0)
         s->think = t->think_block;
-    if (!s->size)
+    if (!s->size && t->size) {
         s->size = t->size;
+        s->size_of_template = true;
+    }
     if (!s->seed)
         s->seed = t->seed;
     if (!s->steps && t->steps > 0)

@@ -112,6 +112,12 @@ gives = {"system_prompt": p["system_prompt"], "thinking": p["thinking"], "assist
 text = json.dumps(gives, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
 assert digest == hashlib.blake2b(text, digest_size=32).hexdigest(), digest
 PY
+# A model that states its size is made for no other.
+mkdir stated && ln -s "$MODEL"/* stated/ && rm stated/model_index.json
+sed '1s/.*/{ "latentwire": { "size": [48, 32], "steps": 4 },/' "$MODEL/model_index.json" >stated/model_index.json
+check "a model that states its size" "$LW" generate --model stated --template red -o own.png "a cat"
+"$PNGTOOL" text own.png latentwire >own.json
+check "keeps to it" python3 -c 'import json; o = json.load(open("own.json")); assert (o["width"], o["height"], o["steps"]) == (48, 32, 3), o'
 check "options win" "$LW" generate --model "$MODEL" --template own-templates/z_image/art/red.md --var colour=blue \
     --thinking "" --no-think --size 48x32 --steps 2 --guidance 0 --seed 9 -o o.png "a cat"
 "$PNGTOOL" text o.png latentwire >o.json
