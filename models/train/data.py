@@ -3,10 +3,13 @@
 A batch is a function of (seed, stage, step) alone, so that a run that was stopped goes on as if it had not been.
 """
 
+import functools
 import json
 import multiprocessing
 import pathlib
 import queue as queues
+import re
+import textwrap
 
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -15,7 +18,9 @@ import world
 
 BLOCK = 8  # pixels of a latent cell's side
 CHANNELS = 16
-QWEN3 = pathlib.Path(__file__).resolve().parents[1] / "qwen3-tokenizer"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+QWEN3 = ROOT / "models" / "qwen3-tokenizer"
+TEMPLATES = ROOT / "templates" / "z_image"
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -38,16 +43,36 @@ THOUGHTS = [
     "The colours should be clear.",
     "I will place everything as asked.",
 ]
+# What people write around a description of shapes, which changes nothing of the picture.
+LEADS = ["a photo of ", "digital art of ", "an illustration of ", "a render of ", "a minimal poster of ", "an icon of "]
+TAILS = [
+    "highly detailed", "4k", "8k", "flat design", "minimalist", "clean edges", "simple shapes", "vector art", "centred composition",
+    "sharp focus", "high quality", "soft light", "studio light", "masterpiece", "in a minimal style", "geometric", "modern",
+]  # fmt: skip
+
+
+@functools.cache
+def template_texts():
+    """The bodies and the thoughts of the prompt templates the project ships, in the order of their paths."""
+    bodies, thoughts = [], []
+    for file in sorted(TEMPLATES.rglob("*.md")):
+        _, head, body = file.read_text(encoding="utf-8").split("---\n", 2)
+        bodies.append(body.strip())
+        found = re.search(r"^thinking: \|\n((?:  .*\n|\n)+)", head, re.MULTILINE)
+        if found:
+            thoughts.append(textwrap.dedent(found[1]).strip())
+    return bodies, thoughts
 
 
 # ------------------------------------------------------------------------------------------------- tokenizer
 
 
-def train_tokenizer(folder, merges=340):
-    """Writes a byte-level BPE tokenizer of this world's words, with Qwen3's splitting rule, special tokens and
-    chat template, into `folder`."""
+def train_tokenizer(folder, merges=1700):
+    """Writes a byte-level BPE tokenizer of this world's words and the templates', with Qwen3's splitting rule,
+    special tokens and chat template, into `folder`."""
     rng = np.random.default_rng(7)
     corpus = [world.caption(world.random_scene(rng), rng) for _ in range(12000)]
+    corpus += sum(template_texts(), []) + (LEADS + TAILS) * 20
     corpus += (SYSTEM_PROMPTS + THOUGHTS + ["system\n", "user\n", "assistant\n"] * 20) * 20
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
@@ -167,25 +192,63 @@ def encode(tokenizer, texts, pad_to):
     return ids, valid
 
 
+def say(scene, rng):
+    """A caption, one in sixteen with words around it that change nothing."""
+    text = world.caption(scene, rng)
+    if rng.random() < 1 / 16:
+        if rng.random() < 0.5:
+            text = world.pick(rng, LEADS) + text[0].lower() + text[1:]
+        else:
+            text = text.rstrip(".") + "".join(", " + world.pick(rng, TAILS) for _ in range(rng.integers(1, 4)))
+    return text
+
+
+def cut(text, tokens, tokenizer):
+    """The beginning of a text that has about so many tokens."""
+    offsets = tokenizer.encode(text).offsets
+    return text if len(offsets) <= tokens else text[: offsets[tokens - 1][1]].strip()
+
+
+def wordy(scene, rng, tokenizer, most, texts):
+    """A caption under system prompts, and at times thoughts, out of the templates, of about `most` tokens."""
+    bodies, thoughts = texts
+    thought = cut(world.pick(rng, thoughts), int(rng.integers(10, most // 2)), tokenizer) if rng.random() < 0.3 else None
+    said = say(scene, rng)
+    room = most - len(tokenizer.encode(chat(said, "", thought)).ids) - int(rng.integers(0, 24))
+    system = world.pick(rng, bodies)
+    while len(tokenizer.encode(system).ids) < room:
+        system += "\n\n" + world.pick(rng, bodies)
+    return chat(said, cut(system, max(room, 4), tokenizer), thought)
+
+
+WORDY = range(96, 513, 32)  # tokens of the batches with long system prompts
+
+
 def make_batch(key, size, tokenizer, basis, pictures, lone_share):
-    """One batch. Every eighth has long texts of 33 to 64 tokens, most with a system prompt or thoughts; the
-    others are plain prompts of at most 32 tokens."""
+    """One batch. Of sixteen, fourteen are plain prompts of at most 32 tokens; one has 33 to 64, most with a short
+    system prompt or thoughts; one, of fewer samples, has a length out of WORDY, filled with the texts of templates."""
     rng = np.random.default_rng(key)
-    long = key[-1] % 8 == 7
-    scenes, texts = [], []
+    kind = {7: "long", 15: "wordy"}.get(key[-1] % 16, "plain")
+    most = {"plain": 32, "long": 64, "wordy": int(world.pick(rng, WORDY))}[kind]
+    texts = template_texts() if kind == "wordy" else None
+    size = size if texts is None else min(size, max(8, 4096 // (64 + most)))  # as dear as a plain batch, or twice
+    scenes, said = [], []
     while len(scenes) < size:
         scene = world.training_scene(rng, 1 if rng.random() < lone_share else 2)
         system = thought = None
-        if long:
-            kind = rng.random()
-            system = world.pick(rng, SYSTEM_PROMPTS) if kind < 0.5 else None
-            thought = world.pick(rng, THOUGHTS) if 0.3 < kind < 0.8 else None
-        text = chat(world.caption(scene, rng), system, thought)
-        length = len(tokenizer.encode(text).ids)
-        if length <= 32 if not long else 32 < length <= 64:
+        if kind == "wordy":
+            text = wordy(scene, rng, tokenizer, most, texts)
+        else:
+            if kind == "long":
+                u = rng.random()
+                system = world.pick(rng, SYSTEM_PROMPTS) if u < 0.5 else None
+                thought = world.pick(rng, THOUGHTS) if 0.3 < u < 0.8 else None
+            text = chat(say(scene, rng), system, thought)
+        # All of a batch pad to the same length, and by less than 32 tokens, as the services do.
+        if 0 <= most - len(tokenizer.encode(text).ids) < 32:
             scenes.append(scene)
-            texts.append(text)
-    ids, valid = encode(tokenizer, texts, 32)
+            said.append(text)
+    ids, valid = encode(tokenizer, said, 32)
     batch = {"ids": ids, "valid": valid, "labels": np.array([labels(s) for s in scenes])}
     if pictures:
         drawn = [world.draw(s, rng) for s in scenes]

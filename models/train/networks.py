@@ -182,7 +182,7 @@ class TextEncoder(nn.Module):
                 nn.init.normal_(p, std=1 / math.sqrt(p.shape[1]))
         half = config["head_dim"] // 2
         rate = config["rope_theta"] ** (-torch.arange(half).float() / half)
-        angle = torch.arange(256).float()[:, None] * rate[None, :]
+        angle = torch.arange(512).float()[:, None] * rate[None, :]
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
 
