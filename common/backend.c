@@ -9,9 +9,21 @@
 
 #define MAX_THREADS 1024
 
-lw_status lw_backend_open(lw_backend *b, const char *device, int64_t threads, int64_t memory_mb,
-                          lw_err *err)
+static lw_status parse_precision(const char *text, lw_precision *ret, lw_err *err)
 {
+    for (lw_precision p = LW_PRECISION_AUTO; p <= LW_PRECISION_INT8; p++) {
+        if (text == NULL || strcmp(text, lw_precision_name(p)) == 0) {
+            *ret = p;
+            return LW_OK;
+        }
+    }
+    return lw_fail(err, LW_E_INVALID, "--precision %s: expected auto, f32 or int8", text);
+}
+
+lw_status lw_backend_open(lw_backend *b, const char *device, const char *precision, int64_t threads,
+                          int64_t memory_mb, lw_err *err)
+{
+    lw_precision p = LW_PRECISION_AUTO;
     lw_status s;
 
     *b = (lw_backend){ 0 };
@@ -22,10 +34,17 @@ lw_status lw_backend_open(lw_backend *b, const char *device, int64_t threads, in
                        (long long)threads, MAX_THREADS);
     if (memory_mb < 0 || !lw_size_mul((size_t)memory_mb, (size_t)1 << 20, &b->memory_bytes))
         return lw_fail(err, LW_E_INVALID, "--memory-mb %lld: out of range", (long long)memory_mb);
+    LW_TRY(parse_precision(precision, &p, err));
     LW_TRY(lw_pool_create((int)threads, &b->pool, err));
     s = lw_kernels_init_cpu(&b->k, b->pool, err);
-    if (s != LW_OK)
+    if (s != LW_OK) {
         lw_pool_destroy(&b->pool);
+        return s;
+    }
+    b->k.precision = p;
+    s = lw_kernels_try(&b->k, err);
+    if (s != LW_OK)
+        lw_backend_close(b);
     return s;
 }
 

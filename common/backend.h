@@ -15,11 +15,13 @@ typedef struct lw_backend {
 } lw_backend;
 
 /**
- * device: "cpu" or NULL. threads: 0 = all cores. memory_mb: 0 = see memory_bytes.
- * On failure nothing is left open. Errors: LW_E_UNIMPLEMENTED (device), LW_E_INVALID, LW_E_NOMEM.
+ * device: "cpu" or NULL. precision: "auto", "f32", "int8" or NULL (auto). threads: 0 = all cores.
+ * memory_mb: 0 = see memory_bytes. The kernels are tried on small numbers (lw_kernels_try) before
+ * they are used. On failure nothing is left open. Errors: LW_E_UNIMPLEMENTED (device),
+ * LW_E_INVALID, LW_E_NOMEM, LW_E_INTERNAL (a kernel computes wrong numbers on this machine).
  */
-LW_MUST_USE lw_status lw_backend_open(lw_backend *b, const char *device, int64_t threads,
-                                      int64_t memory_mb, lw_err *err);
+LW_MUST_USE lw_status lw_backend_open(lw_backend *b, const char *device, const char *precision,
+                                      int64_t threads, int64_t memory_mb, lw_err *err);
 /** Safe on a zeroed or closed back end. */
 void lw_backend_close(lw_backend *b);
 /** Bytes that a request may take now. */

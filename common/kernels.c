@@ -25,6 +25,10 @@ lw_status lw_kernels_init_cpu(lw_kernels *k, lw_pool *pool, lw_err *err)
     if (asked && !want_ref && strcmp(name, "onednn") != 0)
         return lw_fail(err, LW_E_INVALID, "LATENTWIRE_BACKEND: expected ref or onednn, got %s",
                        name);
+    if (lw_isa_unknown())
+        return lw_fail(err, LW_E_INVALID,
+                       "LATENTWIRE_ISA: expected baseline, avx2, avxvnni or avx512, got %s",
+                       lw_isa_unknown());
     lw_kernels_init_ref(k, pool);
     st = lw_kernels_check(k, err);
     if (st != LW_OK || want_ref)
@@ -56,6 +60,13 @@ lw_status lw_kernels_check(lw_kernels *k, lw_err *err)
         return LW_OK;
     return lw_fail(err, failed, "back end %s: not enough scratch memory (%zu bytes held)", k->name,
                    lw_kernels_scratch_bytes(k));
+}
+
+const char *lw_precision_name(lw_precision p)
+{
+    static const char *const names[] = { "auto", "f32", "int8" };
+
+    return names[p];
 }
 
 size_t lw_kernels_scratch_bytes(const lw_kernels *k)

@@ -27,10 +27,20 @@
 
 typedef struct lw_kernels lw_kernels;
 
+/** Arithmetic of the large products: those of lw_linear.bulk. Everything else is f32. */
+typedef enum lw_precision {
+    LW_PRECISION_AUTO = 0, /* as the weights are stored: int8 when they are packed, else f32 */
+    LW_PRECISION_F32,      /* f32 sums of f32 activations; bf16 and f16 weights are widened */
+    LW_PRECISION_INT8 /* weights in 8 bits by output, activations in 8 bits by row, both rotated
+                         (common/cpu/int8.h) */
+} lw_precision;
+
 /** y = x W^T + b. `w` [out, in] (rows may be strided), `b` [out] or absent. */
 typedef struct lw_linear {
     lw_tensor w, b;
-    void *packed; /* the back end's own form; made by linear_prepare */
+    bool bulk; /* one of the many that take the time; may run in 8 bits */
+    const void
+        *packed; /* the weights in the form of common/cpu/int8.h; w has only its shape then */
 } lw_linear;
 
 /**
@@ -54,15 +64,22 @@ typedef enum lw_rope_pairing {
 struct lw_kernels {
     const char *name; /* "ref", "onednn 2.6.3 avx512", ... for logs and manifests */
     lw_pool *pool;
-    void *impl;       /* the back end's state */
-    lw_status failed; /* sticky; see lw_kernels_check */
+    void *impl;             /* the back end's state */
+    lw_precision precision; /* of the bulk layers; set it before weights are prepared */
+    lw_status failed;       /* sticky; see lw_kernels_check */
 
-    /** Prepare weights for this back end (pack, upload). Memory from `a`, lifetime of `a`. */
+    /** Prepare weights for this back end (pack, upload). Memory from `a`, lifetime of `a`. Packed
+     * ones are taken as they are; a bulk layer under LW_PRECISION_INT8 is packed, and its w is not
+     * used any more. */
     lw_status (*linear_prepare)(lw_kernels *k, lw_linear *lin, lw_arena *a, lw_err *err);
     lw_status (*conv2d_prepare)(lw_kernels *k, lw_conv2d *conv, lw_arena *a, lw_err *err);
 
     /** y [n, out] = x [n, in] W^T + b. x and y may be column views (row stride > width). */
     void (*linear)(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_linear *lin);
+    /** y[i] = x W_i^T + b_i: several layers of one input, for which what they share is done once.
+     * The same bits as one after the other. */
+    void (*linears)(lw_kernels *k, int n, lw_tensor *const y[], const lw_tensor *x,
+                    const lw_linear *const lin[]);
 
     /**
      * y = x / sqrt(mean(x^2) + eps) * w * (1 + scale), rows of [n, d]; w [d]; scale [d] or NULL.
@@ -171,6 +188,16 @@ void lw_kernels_deinit(lw_kernels *k);
 /** Memory that the back end holds for itself, for reports; weights made by *_prepare not counted.
  */
 size_t lw_kernels_scratch_bytes(const lw_kernels *k);
+/**
+ * Try the operations that differ between machines (products in f32, bf16 and int8, attention,
+ * norms, convolution) on a few small random numbers against f64; some milliseconds. Libraries have
+ * shipped kernels that are wrong on some processors. Errors: LW_E_INTERNAL, naming the operation
+ * and by how much it is wrong, LW_E_NOMEM.
+ */
+LW_MUST_USE lw_status lw_kernels_try(lw_kernels *k, lw_err *err);
+/** "f32", "int8"; "auto". */
+const char *lw_precision_name(lw_precision p);
+
 /** LW_OK, or the sticky failure of an operation since the last check, which it clears. */
 LW_MUST_USE lw_status lw_kernels_check(lw_kernels *k, lw_err *err);
 

@@ -58,7 +58,8 @@ const char *lw_st_metadata(const lw_st_file *f, const char *key);
 const char *lw_st_name_fault(const char *name);
 
 /**
- * Write a file: header with sorted names, 8-byte aligned data, optional string metadata
+ * Write a file: header with sorted names, data aligned to its items (bytes of a multiple of 64 to
+ * 64), optional string metadata
  * (n_metadata pairs). Written to a temporary name beside it and renamed, so a reader never sees
  * half a file. Tensors need not be contiguous. Errors: those of lw_outfile_open
  * (common/file.h), LW_E_INVALID (a bad or doubled name, a text that is not UTF-8, an absent
@@ -66,5 +67,15 @@ const char *lw_st_name_fault(const char *name);
  */
 LW_MUST_USE lw_status lw_st_write(const char *path, const lw_st_entry *entries, size_t n_entries,
                                   const lw_st_meta *metadata, size_t n_metadata, lw_err *err);
+
+/** Make the data of entry `index` in `data`, which is 64-byte aligned and has the entry's bytes. */
+typedef lw_status lw_st_make(void *arg, size_t index, void *data, lw_err *err);
+/**
+ * The same, for more than fits into memory: entries whose data is NULL are made one after the other
+ * while the file is written. Errors also: those of `make`; nothing is left behind then.
+ */
+LW_MUST_USE lw_status lw_st_write_made(const char *path, const lw_st_entry *entries,
+                                       size_t n_entries, const lw_st_meta *metadata,
+                                       size_t n_metadata, lw_st_make *make, void *arg, lw_err *err);
 
 #endif

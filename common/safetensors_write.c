@@ -1,7 +1,8 @@
 /*
- * The writer of safetensors files. Data is laid out by item size, largest first, then by name: with
- * the header padded to 8 bytes every tensor is aligned to its items although nothing lies between
- * two tensors, so a reader can use the mapping as it is. The same input gives the same bytes.
+ * The writer of safetensors files. Data is laid out by alignment, largest first, then by name:
+ * every tensor is aligned to its items although nothing lies between two tensors, so a reader can
+ * use the mapping as it is. Bytes in multiples of 64 (packed weights) are aligned to 64, and come
+ * first. The same input gives the same bytes.
  */
 
 #include "common/safetensors.h"
@@ -26,10 +27,16 @@ static int by_name(const void *pa, const void *pb)
     return strcmp(((const item *)pa)->e->name, ((const item *)pb)->e->name);
 }
 
+static size_t alignment(const lw_tensor *t)
+{
+    bool packed = t->dtype == LW_U8 && t->rank == 1 && t->shape[0] > 0 && t->shape[0] % 64 == 0;
+
+    return packed ? 64 : lw_dtype_size(t->dtype);
+}
+
 static int by_layout(const void *pa, const void *pb)
 {
-    size_t a = lw_dtype_size(((const item *)pa)->e->t.dtype);
-    size_t b = lw_dtype_size(((const item *)pb)->e->t.dtype);
+    size_t a = alignment(&((const item *)pa)->e->t), b = alignment(&((const item *)pb)->e->t);
 
     return a != b ? (a > b ? -1 : 1) : by_name(pa, pb);
 }
@@ -110,17 +117,37 @@ static char *header_text(const item *items, size_t n, const lw_st_meta *metadata
     return text;
 }
 
-static void write_header(lw_outfile *o, const char *text)
+/* So that the data begins at a multiple of `align`, 8 or more. */
+static void write_header(lw_outfile *o, const char *text, size_t align)
 {
-    static const char spaces[8] = { ' ', ' ', ' ', ' ', ' ', ' ', ' ', ' ' };
-    size_t len = strlen(text), padded = lw_size_align(len, 8);
+    size_t len = strlen(text), padded = lw_size_align(8 + len, align) - 8;
     uint8_t prefix[8];
+    char spaces[64];
+
+    memset(spaces, ' ', sizeof(spaces));
 
     for (int i = 0; i < 8; i++)
         prefix[i] = (uint8_t)((uint64_t)padded >> (8 * i));
     lw_outfile_write(o, prefix, sizeof(prefix));
     lw_outfile_write(o, text, len);
     lw_outfile_write(o, spaces, padded - len);
+}
+
+/* A tensor that is made now, in memory that lives until it is written. */
+static lw_status write_made(lw_outfile *o, const item *it, const lw_st_entry *entries,
+                            lw_st_make *make, void *arg, lw_err *err)
+{
+    size_t bytes = it->end - it->begin;
+    void *data = aligned_alloc(64, lw_size_align(bytes ? bytes : 1, 64));
+    lw_status status;
+
+    if (data == NULL)
+        return lw_fail_errno(err, ENOMEM, it->e->name);
+    status = make(arg, (size_t)(it->e - entries), data, err);
+    if (status == LW_OK)
+        lw_outfile_write(o, data, bytes);
+    free(data);
+    return status;
 }
 
 static void write_tensor(lw_outfile *o, const lw_tensor *t)
@@ -138,6 +165,13 @@ static void write_tensor(lw_outfile *o, const lw_tensor *t)
 
 lw_status lw_st_write(const char *path, const lw_st_entry *entries, size_t n_entries,
                       const lw_st_meta *metadata, size_t n_metadata, lw_err *err)
+{
+    return lw_st_write_made(path, entries, n_entries, metadata, n_metadata, NULL, NULL, err);
+}
+
+lw_status lw_st_write_made(const char *path, const lw_st_entry *entries, size_t n_entries,
+                           const lw_st_meta *metadata, size_t n_metadata, lw_st_make *make,
+                           void *arg, lw_err *err)
 {
     item *items = calloc(n_entries ? n_entries : 1, sizeof(*items));
     char *text = NULL;
@@ -166,11 +200,18 @@ lw_status lw_st_write(const char *path, const lw_st_entry *entries, size_t n_ent
     status = lw_outfile_open(&out, path, err);
     if (status != LW_OK)
         goto out;
-    write_header(&out, text);
     qsort(items, n_entries, sizeof(*items), by_layout);
-    for (size_t i = 0; i < n_entries; i++)
-        write_tensor(&out, &items[i].e->t);
-    status = lw_outfile_commit(&out, err);
+    write_header(&out, text, n_entries && alignment(&items[0].e->t) == 64 ? 64 : 8);
+    for (size_t i = 0; i < n_entries && status == LW_OK; i++) {
+        if (make != NULL && items[i].e->t.data == NULL)
+            status = write_made(&out, &items[i], entries, make, arg, err);
+        else
+            write_tensor(&out, &items[i].e->t);
+    }
+    if (status == LW_OK)
+        status = lw_outfile_commit(&out, err);
+    else
+        lw_outfile_abort(&out);
 out:
     free(text);
     free(items);

@@ -44,6 +44,12 @@ bool lw_weights_rounds_f32(const lw_weights *w);
 const lw_tensor *lw_weights_find(const lw_weights *w, const char *name);
 /** Printf form of the same, for names with indices. */
 const lw_tensor *lw_weights_findf(const lw_weights *w, const char *fmt, ...) LW_PRINTF(2, 3);
+/** The same, counted as read: for what is used as it is stored. */
+const lw_tensor *lw_weights_stored(lw_weights *w, const char *name);
+/** All stored names in byte order, i below the total of lw_weights_usage. */
+const char *lw_weights_name(const lw_weights *w, size_t i);
+/** The pages of a view that was handed out are not needed for now. Does nothing to a copy. */
+void lw_weights_drop(const lw_weights *w, const lw_tensor *view);
 /** Path as given to open, for messages. */
 const char *lw_weights_path(const lw_weights *w);
 /** How many of the stored tensors were read by a getter, and how many there are. */

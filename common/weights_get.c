@@ -268,3 +268,29 @@ lw_status lw_weights_rows(lw_weights *w, lw_arena *a, const char *name, int64_t 
     part = lw_tensor_rows(&whole, begin, n);
     return as_operand(w, a, e, name, &part, begin, rows, ret, err);
 }
+
+const lw_tensor *lw_weights_stored(lw_weights *w, const char *name)
+{
+    lw_weights_entry *e = lw_weights_entry_find(w, name);
+
+    if (e == NULL)
+        return NULL;
+    e->used = true;
+    advise(e->stored->t.data, lw_tensor_bytes(&e->stored->t), MADV_WILLNEED);
+    return &e->stored->t;
+}
+
+const char *lw_weights_name(const lw_weights *w, size_t i)
+{
+    return w->entries[i].name;
+}
+
+void lw_weights_drop(const lw_weights *w, const lw_tensor *view)
+{
+    for (size_t i = 0; i < w->n_files; i++) {
+        const char *map = w->files[i]->map, *p = view->data;
+
+        if (map != NULL && p >= map && p < map + w->files[i]->map_bytes)
+            advise(p, lw_tensor_bytes(view), MADV_DONTNEED);
+    }
+}

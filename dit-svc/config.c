@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "common/linears.h"
 
 /*
  * The configuration of the denoiser: from config.json, or from the tensors of a file that has none.
@@ -200,7 +201,8 @@ lw_status lw_dit_config_load(const char *config_path, const lw_weights *w, lw_di
 {
     lw_err local = { 0 }; /* the getters are sticky: start from a clean one */
     lw_dit_config c = { 0 };
-    const lw_tensor *w1, *t0, *t2;
+    const lw_tensor *t0, *t2;
+    int64_t w1[2];
     json_t *o = NULL;
 
     if (config_path == NULL)
@@ -209,13 +211,17 @@ lw_status lw_dit_config_load(const char *config_path, const lw_weights *w, lw_di
         (void)(json_is_object(o)
                    ? read_fields(o, config_path, &c, &local)
                    : lw_fail(&local, LW_E_FORMAT, "%s: expected a JSON object", config_path));
-    w1 = shape_of(w, "layers.0.feed_forward.w1.weight", 2, &local);
+    if (local.code == LW_OK && !lw_linear_shape(w, "layers.0.feed_forward.w1.weight", w1))
+        (void)lw_fail(&local, LW_E_FORMAT,
+                      "%s: layers.0.feed_forward.w1.weight is missing or no "
+                      "matrix; is the file complete?",
+                      lw_weights_path(w));
     t0 = shape_of(w, "t_embedder.mlp.0.weight", 2, &local);
     t2 = shape_of(w, "t_embedder.mlp.2.weight", 2, &local);
     if (local.code == LW_OK)
         check_blocks(&c, w, config_path != NULL ? config_path : lw_weights_path(w), &local);
     if (local.code == LW_OK) {
-        c.ffn = w1->shape[0];
+        c.ffn = w1[0];
         c.t_freq = t0->shape[1];
         c.t_hidden = t0->shape[0];
         c.adaln = t2->shape[0];

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/backend.h"
+#include "common/linears.h"
 #include "common/model.h"
 #include "dit-svc/model.h"
 #include "dit-svc/s3dit.h"
@@ -60,38 +61,52 @@ static void vector(loader *l, const char *prefix, const char *leaf, int64_t n, l
         l->status = lw_weights_vector(l->m->weights, &l->m->arena, name, n, ret, l->err);
 }
 
-static void prepare(loader *l, lw_linear *lin)
+/* The matrices of the blocks; q|k|v of the single-file layout are three layers. */
+int lw_dit_bulk_parts(const char *name)
 {
-    if (l->status == LW_OK)
-        l->status = l->m->k->linear_prepare(l->m->k, lin, &l->m->arena, l->err);
+    static const char *const leaves[] = {
+        "attention.to_q",     "attention.to_k",  "attention.to_v",
+        "attention.to_out.0", "attention.out",   "attention.qkv",
+        "feed_forward.w1",    "feed_forward.w2", "feed_forward.w3"
+    };
+    size_t n = strlen(name), tail = strlen(".weight");
+
+    for (size_t i = 0; i < LW_ARRAY_LEN(leaves); i++) {
+        size_t m = strlen(leaves[i]);
+
+        if (n > m + tail + 1 && strcmp(name + n - tail, ".weight") == 0 &&
+            name[n - tail - m - 1] == '.' && strncmp(name + n - tail - m, leaves[i], m) == 0)
+            return strcmp(leaves[i], "attention.qkv") == 0 ? 3 : 1;
+    }
+    return 0;
 }
 
 static void linear(loader *l, const char *prefix, const char *leaf, int64_t out, int64_t in,
                    bool bias, lw_linear *ret)
 {
     char module[NAME_BYTES], name[NAME_BYTES];
-    int64_t shape[2] = { out, in };
 
     snprintf(module, sizeof(module), "%s%s", prefix, leaf);
     if (bias)
         vector(l, module, ".bias", out, &ret->b);
     stored_name(l, module, ".weight", name);
+    ret->bulk = lw_dit_bulk_parts(name) > 0;
     if (l->status == LW_OK)
-        l->status = lw_weights_matrix(l->m->weights, &l->m->arena, name, 2, shape, &ret->w, l->err);
-    prepare(l, ret);
+        l->status =
+            lw_linear_load(l->m->k, l->m->weights, &l->m->arena, name, out, in, ret, l->err);
 }
 
 /** Rows of the joined q, k, v. */
 static void qkv_part(loader *l, const char *prefix, int part, lw_linear *ret)
 {
     int64_t D = l->m->config.dim;
-    char name[NAME_BYTES];
+    char name[2 * NAME_BYTES];
 
     snprintf(name, sizeof(name), "%sattention.qkv.weight", prefix);
+    ret->bulk = true;
     if (l->status == LW_OK)
-        l->status = lw_weights_rows(l->m->weights, &l->m->arena, name, 3 * D, D, part * D, D,
-                                    &ret->w, l->err);
-    prepare(l, ret);
+        l->status = lw_linear_load_rows(l->m->k, l->m->weights, &l->m->arena, name, 3 * D, D,
+                                        part * D, D, ret, l->err);
 }
 
 static void load_block(loader *l, const char *prefix, bool modulated, lw_dit_block *b)
@@ -162,10 +177,20 @@ static lw_status load_model(lw_dit *m, lw_err *err)
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
+static const char *const inside[] = { "transformer", "diffusion_models",
+                                      "split_files/diffusion_models", NULL };
+
+lw_status lw_dit_convert(const char *model, const char *out, lw_pool *pool,
+                         void (*progress)(size_t done, size_t total), lw_err *err)
+{
+    char path[PATH_MAX];
+
+    LW_TRY(lw_model_part(model, inside, path, sizeof(path), err));
+    return lw_convert(path, out, lw_dit_bulk_parts, pool, progress, err);
+}
+
 static lw_status open_files(lw_dit *m, const char *model, lw_keep keep, lw_err *err)
 {
-    static const char *const inside[] = { "transformer", "diffusion_models",
-                                          "split_files/diffusion_models", NULL };
     char path[PATH_MAX], config[PATH_MAX];
     bool is_folder;
 
@@ -210,6 +235,11 @@ void lw_dit_destroy(lw_dit **m)
 const lw_dit_config *lw_dit_get_config(const lw_dit *m)
 {
     return &m->config;
+}
+
+bool lw_dit_is_int8(const lw_dit *m)
+{
+    return m->layers[0].w1.packed != NULL;
 }
 
 lw_status lw_dit_digest(const lw_dit *m, char ret_hex[65], lw_err *err)

@@ -106,9 +106,8 @@ static void attention(lw_dit_run *r, const lw_dit_block *b, lw_tensor *x, const 
               v = lw_tensor_cols(&qkv, 2 * D, D);
 
     k->rmsnorm(k, &a, x, &b->attention_norm1, c->norm_eps, mod->s1);
-    k->linear(k, &q, &a, &b->to_q);
-    k->linear(k, &key, &a, &b->to_k);
-    k->linear(k, &v, &a, &b->to_v);
+    k->linears(k, 3, (lw_tensor *[]){ &q, &key, &v }, &a,
+               (const lw_linear *[]){ &b->to_q, &b->to_k, &b->to_v });
     k->qk_norm_rope(k, &q, c->heads, &b->norm_q, c->norm_eps, cos_t, sin_t, LW_ROPE_INTERLEAVED);
     k->qk_norm_rope(k, &key, c->heads, &b->norm_k, c->norm_eps, cos_t, sin_t, LW_ROPE_INTERLEAVED);
     k->attention(k, &a, &q, &key, &v, c->heads, c->heads, 1.0f / sqrtf((float)c->head_dim), false);
@@ -126,8 +125,7 @@ static void feed_forward(lw_dit_run *r, const lw_dit_block *b, lw_tensor *x, con
     lw_tensor gate = lw_tensor_cols(&ffn, 0, c->ffn), up = lw_tensor_cols(&ffn, c->ffn, c->ffn);
 
     k->rmsnorm(k, &a, x, &b->ffn_norm1, c->norm_eps, mod->s2);
-    k->linear(k, &gate, &a, &b->w1);
-    k->linear(k, &up, &a, &b->w3);
+    k->linears(k, 2, (lw_tensor *[]){ &gate, &up }, &a, (const lw_linear *[]){ &b->w1, &b->w3 });
     k->swiglu(k, &gate, &gate, &up);
     k->linear(k, &a, &gate, &b->w2);
     k->add_rmsnorm(k, x, &a, &b->ffn_norm2, c->norm_eps, mod->g2);

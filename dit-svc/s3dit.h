@@ -21,6 +21,14 @@ LW_MUST_USE lw_status lw_dit_create(const char *path, lw_keep keep, lw_kernels *
                                     lw_err *err);
 void lw_dit_destroy(lw_dit **m);
 const lw_dit_config *lw_dit_get_config(const lw_dit *m);
+/** True when layers run in 8 bits: the file has them packed, or k->precision asked for it. */
+bool lw_dit_is_int8(const lw_dit *m);
+/** Which matrices of a file are the large ones (lw_bulk_parts of common/linears.h). */
+int lw_dit_bulk_parts(const char *name);
+/** Write the weights of `model`, a path as for lw_dit_create, to `out` packed in 8 bits; see
+ * lw_convert. */
+LW_MUST_USE lw_status lw_dit_convert(const char *model, const char *out, lw_pool *pool,
+                                     void (*progress)(size_t done, size_t total), lw_err *err);
 /** Fingerprint of the weights, see lw_weights_digest. */
 LW_MUST_USE lw_status lw_dit_digest(const lw_dit *m, char ret_hex[65], lw_err *err);
 

@@ -8,6 +8,7 @@
 
 #include "common/backend.h"
 #include "common/json.h"
+#include "common/log.h"
 #include "common/model.h"
 #include "common/rng.h"
 #include "dit-svc/s3dit.h"
@@ -123,7 +124,7 @@ static lw_status load_parts(dit_service *s, const lw_service_config *c, lw_err *
     if (c->model == NULL || c->model[0] == '\0')
         return lw_fail(err, LW_E_INVALID, "--model: give a model folder or a denoiser file");
     LW_TRY(lw_keep_parse(c->weights, &keep, err));
-    LW_TRY(lw_backend_open(&s->backend, c->device, c->threads, c->memory_mb, err));
+    LW_TRY(lw_backend_open(&s->backend, c->device, c->precision, c->threads, c->memory_mb, err));
     LW_TRY(lw_dit_create(c->model, keep, &s->backend.k, &s->dit, err));
     LW_TRY(read_scheduler(s, c->model, err));
     LW_TRY(lw_model_defaults(c->model, &s->usual, err));
@@ -148,6 +149,22 @@ static lw_status load(const lw_service_config *c, void **ret_self, lw_err *err)
     return LW_OK;
 }
 
+static void converted(size_t done, size_t total)
+{
+    lw_log(LW_INFO, "converting", LW_KV_INT("tensor", done), LW_KV_INT("of", total));
+}
+
+static lw_status convert(const lw_service_config *c, lw_err *err)
+{
+    lw_backend b;
+    lw_status s;
+
+    LW_TRY(lw_backend_open(&b, c->device, "int8", c->threads, c->memory_mb, err));
+    s = lw_dit_convert(c->model, c->convert, b.pool, converted, err);
+    lw_backend_close(&b);
+    return s;
+}
+
 static void info(void *self, lw_contract *ret)
 {
     const dit_service *s = self;
@@ -156,7 +173,7 @@ static void info(void *self, lw_contract *ret)
     lw_contract_set(ret, model_id, s->model_id);
     lw_contract_set(ret, weights_digest, s->digest);
     lw_contract_set(ret, backend, s->backend.k.name);
-    lw_contract_set(ret, precision, "f32");
+    lw_contract_set(ret, precision, lw_dit_is_int8(s->dit) ? "int8" : "f32");
     lw_contract_set(ret, cap_dim, (uint64_t)c->cap_dim);
     lw_contract_set(ret, max_tokens, (uint64_t)lw_dit_max_caption(c));
     lw_contract_set(ret, latent_channels, (uint64_t)c->channels);
@@ -449,6 +466,7 @@ const lw_service lw_dit_service = {
     .program = "dit-svc",
     .about = "Denoiser: embeddings in, latents out (S3-DiT of Z-Image).",
     .load = load,
+    .convert = convert,
     .info = info,
     .handle = handle,
     .unload = unload,

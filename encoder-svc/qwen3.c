@@ -91,9 +91,8 @@ static void attention(lw_qwen3 *m, const lw_qwen3_layer *l, pass *p)
     lw_kernels *k = m->k;
 
     k->rmsnorm(k, &p->a, &p->x, &l->input_norm, c->eps, NULL);
-    k->linear(k, &p->q, &p->a, &l->q);
-    k->linear(k, &p->k, &p->a, &l->k);
-    k->linear(k, &p->v, &p->a, &l->v);
+    k->linears(k, 3, (lw_tensor *[]){ &p->q, &p->k, &p->v }, &p->a,
+               (const lw_linear *[]){ &l->q, &l->k, &l->v });
     k->qk_norm_rope(k, &p->q, H, &l->q_norm, c->eps, &p->cos, &p->sin, LW_ROPE_HALF_SPLIT);
     k->qk_norm_rope(k, &p->k, KV, &l->k_norm, c->eps, &p->cos, &p->sin, LW_ROPE_HALF_SPLIT);
     k->attention(k, &p->o, &p->q, &p->k, &p->v, H, KV, scale, true);
@@ -107,8 +106,8 @@ static void feed_forward(lw_qwen3 *m, const lw_qwen3_layer *l, pass *p)
     lw_kernels *k = m->k;
 
     k->rmsnorm(k, &p->a, &p->x, &l->post_norm, m->c.eps, NULL);
-    k->linear(k, &p->gate, &p->a, &l->gate);
-    k->linear(k, &p->up, &p->a, &l->up);
+    k->linears(k, 2, (lw_tensor *[]){ &p->gate, &p->up }, &p->a,
+               (const lw_linear *[]){ &l->gate, &l->up });
     k->swiglu(k, &p->gate, &p->gate, &p->up);
     k->linear(k, &p->a, &p->gate, &l->down);
     k->add(k, &p->x, &p->a);

@@ -48,6 +48,10 @@ void lw_qwen3_destroy(lw_qwen3 **m);
 const lw_qwen3_config *lw_qwen3_get_config(const lw_qwen3 *m);
 /** True when matrices stored as f32 were rounded to bf16, which changes the result. */
 bool lw_qwen3_is_rounded(const lw_qwen3 *m);
+/** True when layers run in 8 bits: the file has them packed, or k->precision asked for it. */
+bool lw_qwen3_is_int8(const lw_qwen3 *m);
+/** Which matrices of a file are the large ones (lw_bulk_parts of common/linears.h). */
+int lw_qwen3_bulk_parts(const char *name);
 /** Fingerprint of the weights (lw_weights_digest). */
 LW_MUST_USE lw_status lw_qwen3_digest(const lw_qwen3 *m, char ret_hex[65], lw_err *err);
 

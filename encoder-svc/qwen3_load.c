@@ -11,6 +11,7 @@
 
 #include "common/backend.h"
 #include "common/json.h"
+#include "common/linears.h"
 #include "common/model.h"
 
 #include "encoder-svc/qwen3_impl.h"
@@ -118,6 +119,21 @@ static lw_status read_config(const json_t *j, const char *path, lw_qwen3_config 
 
 /* ---- dimensions from the tensors ------------------------------------------------------------- */
 
+/* Rows of a matrix, which may be packed. */
+static lw_status rows_of(const lw_qwen3 *m, const char *name, int64_t *ret, lw_err *err)
+{
+    char full[NAME_BYTES];
+    int64_t shape[2];
+
+    snprintf(full, sizeof full, "%s%s", m->prefix, name);
+    if (!lw_linear_shape(m->weights, full, shape) || shape[0] < 1 || shape[0] > MAX_WIDTH)
+        return lw_fail(err, LW_E_NOT_FOUND,
+                       "%s: tensor %s is missing or no matrix; is it a Qwen3 text encoder?",
+                       lw_weights_path(m->weights), full);
+    *ret = shape[0];
+    return LW_OK;
+}
+
 /* Items of axis `axis` of a tensor that must be there with this rank. */
 static lw_status dim_of(const lw_qwen3 *m, const char *name, int rank, int axis, int64_t *ret,
                         lw_err *err)
@@ -168,14 +184,14 @@ static lw_status check_layers(const lw_qwen3 *m, const char *config, lw_err *err
 static lw_status infer_config(lw_qwen3 *m, lw_err *err)
 {
     lw_qwen3_config *c = &m->c;
-    int64_t q, kv;
+    int64_t q = 0, kv = 0;
 
     LW_TRY(dim_of(m, "embed_tokens.weight", 2, 0, &c->vocab, err));
     LW_TRY(dim_of(m, "embed_tokens.weight", 2, 1, &c->d_model, err));
     LW_TRY(dim_of(m, "layers.0.self_attn.q_norm.weight", 1, 0, &c->head_dim, err));
-    LW_TRY(dim_of(m, "layers.0.self_attn.q_proj.weight", 2, 0, &q, err));
-    LW_TRY(dim_of(m, "layers.0.self_attn.k_proj.weight", 2, 0, &kv, err));
-    LW_TRY(dim_of(m, "layers.0.mlp.gate_proj.weight", 2, 0, &c->d_ff, err));
+    LW_TRY(rows_of(m, "layers.0.self_attn.q_proj.weight", &q, err));
+    LW_TRY(rows_of(m, "layers.0.self_attn.k_proj.weight", &kv, err));
+    LW_TRY(rows_of(m, "layers.0.mlp.gate_proj.weight", &c->d_ff, err));
     c->n_heads = q / c->head_dim;
     c->n_kv_heads = kv / c->head_dim;
     if (c->head_dim % 2 != 0 || q % c->head_dim != 0 || kv % c->head_dim != 0 ||
@@ -206,14 +222,21 @@ static lw_status load_norm(lw_qwen3 *m, int64_t layer, const char *leaf, int64_t
     return lw_weights_vector(m->weights, &m->arena, layer_name(m, layer, leaf, name), n, ret, err);
 }
 
+int lw_qwen3_bulk_parts(const char *name)
+{
+    const char *at = strstr(name, "layers.");
+
+    return at && (strstr(at, ".self_attn.") || strstr(at, ".mlp.")) && strstr(at, "_proj.weight");
+}
+
 static lw_status load_linear(lw_qwen3 *m, int64_t layer, const char *leaf, int64_t out, int64_t in,
                              lw_linear *ret, lw_err *err)
 {
     char name[NAME_BYTES];
 
-    LW_TRY(lw_weights_matrix(m->weights, &m->arena, layer_name(m, layer, leaf, name), 2,
-                             (const int64_t[]){ out, in }, &ret->w, err));
-    return m->k->linear_prepare(m->k, ret, &m->arena, err);
+    layer_name(m, layer, leaf, name);
+    ret->bulk = lw_qwen3_bulk_parts(name) > 0;
+    return lw_linear_load(m->k, m->weights, &m->arena, name, out, in, ret, err);
 }
 
 static lw_status load_layer(lw_qwen3 *m, int64_t i, lw_err *err)
@@ -332,6 +355,11 @@ void lw_qwen3_destroy(lw_qwen3 **m)
 const lw_qwen3_config *lw_qwen3_get_config(const lw_qwen3 *m)
 {
     return &m->c;
+}
+
+bool lw_qwen3_is_int8(const lw_qwen3 *m)
+{
+    return m->n_ready > 0 && m->layers[0].q.packed != NULL;
 }
 
 bool lw_qwen3_is_rounded(const lw_qwen3 *m)

@@ -11,6 +11,8 @@
 #include <sodium.h>
 
 #include "common/backend.h"
+#include "common/linears.h"
+#include "common/log.h"
 #include "common/model.h"
 
 #include "encoder-svc/chat.h"
@@ -69,7 +71,7 @@ static lw_status load_parts(encoder *s, const lw_service_config *c, lw_err *err)
     LW_TRY(lw_keep_parse(c->weights, &keep, err));
     LW_TRY(lw_encoder_find(c->model, c->tokenizer, &files, err));
     LW_TRY(lw_tokenizer_load(files.tokenizer, &s->tokenizer, err));
-    LW_TRY(lw_backend_open(&s->backend, c->device, c->threads, c->memory_mb, err));
+    LW_TRY(lw_backend_open(&s->backend, c->device, c->precision, c->threads, c->memory_mb, err));
     LW_TRY(lw_qwen3_load(files.weights, keep, &s->backend.k, &s->model, err));
     LW_TRY(check_fit(s, &files, err));
     lw_model_id(c->model, s->model_id, sizeof s->model_id);
@@ -92,6 +94,24 @@ static lw_status load(const lw_service_config *c, void **ret_self, lw_err *err)
     return LW_OK;
 }
 
+static void converted(size_t done, size_t total)
+{
+    lw_log(LW_INFO, "converting", LW_KV_INT("tensor", done), LW_KV_INT("of", total));
+}
+
+static lw_status convert(const lw_service_config *c, lw_err *err)
+{
+    lw_encoder_files files;
+    lw_backend b;
+    lw_status s;
+
+    LW_TRY(lw_encoder_find(c->model, c->tokenizer, &files, err));
+    LW_TRY(lw_backend_open(&b, c->device, "int8", c->threads, c->memory_mb, err));
+    s = lw_convert(files.weights, c->convert, lw_qwen3_bulk_parts, b.pool, converted, err);
+    lw_backend_close(&b);
+    return s;
+}
+
 static void info(void *self, lw_contract *ret)
 {
     const encoder *s = self;
@@ -100,7 +120,10 @@ static void info(void *self, lw_contract *ret)
     lw_contract_set(ret, model_id, s->model_id);
     lw_contract_set(ret, weights_digest, s->digest);
     lw_contract_set(ret, backend, s->backend.k.name);
-    lw_contract_set(ret, precision, lw_qwen3_is_rounded(s->model) ? "f32, bf16 weights" : "f32");
+    lw_contract_set(ret, precision,
+                    lw_qwen3_is_int8(s->model)      ? "int8"
+                    : lw_qwen3_is_rounded(s->model) ? "f32, bf16 weights"
+                                                    : "f32");
     lw_contract_set(ret, dim, (uint64_t)c->d_model);
     lw_contract_set(ret, blocks, (uint64_t)(c->n_layers + 1 + LW_ENCODER_DEFAULT_LAYER));
     lw_contract_set(ret, normed, false);
@@ -250,6 +273,7 @@ const lw_service lw_encoder_service = {
     .program = "encoder-svc",
     .about = "Turns prompts into embeddings with a Qwen3 text encoder.",
     .load = load,
+    .convert = convert,
     .info = info,
     .handle = handle,
     .unload = unload,

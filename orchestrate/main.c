@@ -25,6 +25,7 @@ static const struct {
     { "hub", NULL, "run a hub that workers and clients connect to" },
     { "status", lw_cli_status, "show a running hub, its workers and jobs" },
     { "doctor", lw_cli_doctor, "check this machine, the programs and the model" },
+    { "convert", lw_cli_convert, "write a model with its large layers in 8 bits" },
     { "keys", lw_cli_keys, "make keys for a hub on tcp" },
     { "templates", lw_cli_templates, "list, show, render, check or begin prompt templates" },
     { "version", NULL, "print the version" },

@@ -143,10 +143,11 @@ static lw_status choose_hub(lw_run *s, bool *ret_found, lw_err *err)
 static void note_ignored(const lw_run *s)
 {
     const lw_settings *o = s->settings;
-    const char *ignored = typed(o->threads, "LATENTWIRE_THREADS")   ? "--threads"
-                          : typed(o->workers, "LATENTWIRE_WORKERS") ? "--workers"
-                          : typed(o->device, "LATENTWIRE_DEVICE")   ? "--device"
-                                                                    : NULL;
+    const char *ignored = typed(o->threads, "LATENTWIRE_THREADS")       ? "--threads"
+                          : typed(o->workers, "LATENTWIRE_WORKERS")     ? "--workers"
+                          : typed(o->device, "LATENTWIRE_DEVICE")       ? "--device"
+                          : typed(o->precision, "LATENTWIRE_PRECISION") ? "--precision"
+                                                                        : NULL;
 
     if (ignored && !o->quiet)
         fprintf(stderr,
@@ -175,6 +176,11 @@ static lw_status start_private(lw_run *s, unsigned roles, lw_err *err)
     LW_TRY(lw_parse_stage_ints("workers", o->workers, 1, LW_MAX_WORKERS, p.workers, err));
     lw_arena_init(&words, "options", 0);
     st = lw_parse_stage_words("device", o->device, &words, p.device, err);
+    if (st == LW_OK)
+        st = lw_parse_stage_words("precision", o->precision, &words, p.precision, err);
+    /* Said of all stages it means those that have a choice. */
+    if (o->precision && !strchr(o->precision, '='))
+        p.precision[LW_ROLE_DECODER] = NULL;
     if (st == LW_OK)
         st = lw_cluster_start(&p, &s->cluster, err);
     lw_arena_deinit(&words);

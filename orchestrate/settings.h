@@ -33,7 +33,7 @@ typedef struct lw_settings {
     /* where it runs */
     const char *model, *encoder, *dit, *vae, *tokenizer;
     const char *hub, *keys, *key_name;
-    const char *device, *threads, *workers, *weights, *log_level;
+    const char *device, *precision, *threads, *workers, *weights, *log_level;
     int64_t memory_mb, start_timeout;
     bool insecure_loopback;
 } lw_settings;
@@ -133,6 +133,8 @@ typedef struct lw_settings {
     LW_OPTS_HUB,                                                                                   \
     { .name = "device", .kind = LW_OPT_STR, .offset = LW_SET(device), .value = "D",                \
       .help = "device of a private hub's workers: \"cpu\", \"dit=cpu,encoder=cpu\"" },             \
+    { .name = "precision", .kind = LW_OPT_STR, .offset = LW_SET(precision), .value = "P",          \
+      .help = "arithmetic of a private hub's workers: \"f32\", \"int8\", \"dit=int8,encoder=f32\"" }, \
     { .name = "threads", .kind = LW_OPT_STR, .offset = LW_SET(threads), .value = "N",              \
       .help = "threads of each: \"2\", \"dit=2,encoder=1\"; 0 = all cores" },                      \
     { .name = "workers", .kind = LW_OPT_STR, .offset = LW_SET(workers), .value = "N",              \

@@ -309,6 +309,8 @@ static lw_status start_worker(lw_cluster *c, const lw_cluster_params *p, size_t 
     LW_TRY(add_arg(c, ch, &n, err, "--name=%s", log_name));
     LW_TRY(add_arg(c, ch, &n, err, "--threads=%d", threads));
     LW_TRY(add_arg(c, ch, &n, err, "--device=%s", p->device[role] ? p->device[role] : "cpu"));
+    LW_TRY(add_arg(c, ch, &n, err, "--precision=%s",
+                   p->precision[role] ? p->precision[role] : "auto"));
     LW_TRY(add_arg(c, ch, &n, err, "--weights=%s", p->weights ? p->weights : "auto"));
     if (role == LW_ROLE_ENCODER && p->tokenizer)
         LW_TRY(add_arg(c, ch, &n, err, "--tokenizer=%s", p->tokenizer));

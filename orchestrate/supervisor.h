@@ -13,15 +13,16 @@
 #define LW_MAX_WORKERS 16 /* of one role */
 
 typedef struct lw_cluster_params {
-    const lw_model_choice *model;   /* roles without a path are not started */
-    int workers[LW_N_ROLES];        /* how many of each; 0 counts as 1 */
-    int threads[LW_N_ROLES];        /* 0: the cores shared out evenly among a role's workers */
-    const char *device[LW_N_ROLES]; /* NULL: "cpu" */
-    const char *tokenizer;          /* of the encoder; NULL: the model's own, else Qwen3's */
-    const char *weights;            /* auto | stored | bf16; NULL: auto */
-    int64_t memory_mb;              /* 0: the worker decides */
-    int64_t start_timeout_ms;       /* how long loading may take, also after a worker's death */
-    const char *log_level;          /* NULL: "info" */
+    const lw_model_choice *model;      /* roles without a path are not started */
+    int workers[LW_N_ROLES];           /* how many of each; 0 counts as 1 */
+    int threads[LW_N_ROLES];           /* 0: the cores shared out evenly among a role's workers */
+    const char *device[LW_N_ROLES];    /* NULL: "cpu" */
+    const char *precision[LW_N_ROLES]; /* NULL: "auto" */
+    const char *tokenizer;             /* of the encoder; NULL: the model's own, else Qwen3's */
+    const char *weights;               /* auto | stored | bf16; NULL: auto */
+    int64_t memory_mb;                 /* 0: the worker decides */
+    int64_t start_timeout_ms;          /* how long loading may take, also after a worker's death */
+    const char *log_level;             /* NULL: "info" */
 } lw_cluster_params;
 
 typedef struct lw_cluster lw_cluster;

@@ -54,6 +54,18 @@ static const lw_opt options[] = {
       .choices = "auto|stored|bf16",
       .value = "FORM",
       .help = "form of matrices in memory" },
+    { .name = "precision",
+      .kind = LW_OPT_CHOICE,
+      .offset = AT(precision),
+      .dflt = "auto",
+      .choices = "auto|f32|int8",
+      .value = "P",
+      .help = "arithmetic of the large products; auto: as the weights are stored" },
+    { .name = "convert",
+      .kind = LW_OPT_STR,
+      .offset = AT(convert),
+      .value = "FILE",
+      .help = "write the weights in --precision int8 to FILE, and end" },
     { .name = "tokenizer",
       .kind = LW_OPT_STR,
       .offset = AT(tokenizer),
@@ -127,6 +139,10 @@ static lw_status parse(const lw_service *s, int argc, char **argv, lw_service_co
                        c->device);
     if (strcmp(c->device, "cpu") != 0)
         return lw_fail(err, LW_E_INVALID, "--device %s: expected \"cpu\"", c->device);
+    if (!s->convert && (c->convert || strcmp(c->precision, "int8") == 0))
+        return lw_fail(err, LW_E_INVALID, "%s computes in f32 only", s->program);
+    if (c->convert && strcmp(c->precision, "f32") == 0)
+        return lw_fail(err, LW_E_INVALID, "--convert writes --precision int8");
     if (c->name && strlen(c->name) >= NAME_BYTES)
         return lw_fail(err, LW_E_INVALID, "--name: at most %d bytes", NAME_BYTES - 1);
     if (!c->key_name)
@@ -281,7 +297,7 @@ int lw_service_main(const lw_service *s, int argc, char **argv)
     lw_log_init((lw_log_level)lw_log_level_parse(c.log_level), c.log_json, s->program);
     if (c.die_with_parent)
         die_with_parent(parent);
-    if (serve(s, &c, &exit_code, &err) == LW_OK)
+    if (c.convert ? s->convert(&c, &err) == LW_OK : serve(s, &c, &exit_code, &err) == LW_OK)
         return exit_code;
 fail:
     if (c.log_json) /* also for what is wrong with the options after it */

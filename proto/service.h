@@ -17,11 +17,13 @@
 
 /** Options that every service has; parsed by lw_service_main. */
 typedef struct lw_service_config {
-    const char *model;   /* --model: folder or file */
-    const char *hub;     /* --hub: backend endpoint */
-    int64_t threads;     /* --threads: 0 = all cores */
-    const char *device;  /* --device: "cpu"; "cuda:N" is refused by a build without CUDA */
-    const char *weights; /* --weights: auto | stored | bf16 */
+    const char *model;     /* --model: folder or file */
+    const char *hub;       /* --hub: backend endpoint */
+    int64_t threads;       /* --threads: 0 = all cores */
+    const char *device;    /* --device: "cpu"; "cuda:N" is refused by a build without CUDA */
+    const char *weights;   /* --weights: auto | stored | bf16 */
+    const char *precision; /* --precision: auto | f32 | int8 */
+    const char *convert;   /* --convert: write the converted weights here, and end */
     int64_t
         memory_mb; /* --memory-mb: budget for one request's activations; 0 = half of what is free */
     const char *name, *keys, *key_name, *log_level;
@@ -63,6 +65,8 @@ typedef struct lw_service {
     const char *about;   /* one sentence for --help */
     /** Load the model. *ret_self on success. A failure ends the program with its exit code. */
     lw_status (*load)(const lw_service_config *c, void **ret_self, lw_err *err);
+    /** Write the weights as c->convert, in c->precision. NULL: this service has no other form. */
+    lw_status (*convert)(const lw_service_config *c, lw_err *err);
     /** Fill the contract; strings live as long as self. */
     void (*info)(void *self, lw_contract *ret);
     /**

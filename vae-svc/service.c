@@ -52,7 +52,7 @@ static lw_status load_parts(vae_service *s, const lw_service_config *c, lw_err *
     if (c->model == NULL || c->model[0] == '\0')
         return lw_fail(err, LW_E_INVALID, "--model: give a model folder or a VAE file");
     LW_TRY(lw_keep_parse(c->weights, &keep, err));
-    LW_TRY(lw_backend_open(&s->backend, c->device, c->threads, c->memory_mb, err));
+    LW_TRY(lw_backend_open(&s->backend, c->device, c->precision, c->threads, c->memory_mb, err));
     LW_TRY(lw_vae_create(c->model, keep, &s->backend.k, &s->vae, err));
     lw_model_id(c->model, s->model_id, sizeof(s->model_id));
     return lw_vae_digest(s->vae, s->digest, err);

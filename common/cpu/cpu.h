@@ -8,8 +8,9 @@
 
 #include "common/kernels.h"
 
-typedef struct lw_onednn lw_onednn; /* onednn.c alone knows it */
-typedef struct lw_vec lw_vec;       /* vec.h */
+typedef struct lw_onednn lw_onednn;     /* onednn.c alone knows it */
+typedef struct lw_vec lw_vec;           /* vec.h */
+typedef struct lw_int8_isa lw_int8_isa; /* int8.h */
 
 /**
  * State of a CPU back end. Scratch only grows: after the first request of a shape, the second one
@@ -24,6 +25,7 @@ typedef struct lw_cpu {
     size_t shared_bytes;
     size_t n_allocs; /* how often the back end asked the system for memory; tests watch it */
     const lw_vec *vec;
+    const lw_int8_isa *int8;
     lw_onednn *dnn;
     char name[64];
 } lw_cpu;
@@ -73,6 +75,15 @@ size_t lw_cpu_panel_bytes(const lw_tensor *w, int64_t width);
  */
 void lw_cpu_linear(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_tensor *w,
                    const float *b, const lw_tensor *residual);
+
+/** y[i] = x W_i^T + b_i of packed layers with the same inputs: x is quantised once. */
+void lw_cpu_int8_linears(lw_kernels *k, int n, lw_tensor *const y[], const lw_tensor *x,
+                         const lw_linear *const lin[]);
+/** lw_kernels.linear_prepare and .linears of the CPU back ends. */
+LW_MUST_USE lw_status lw_cpu_linear_prepare(lw_kernels *k, lw_linear *lin, lw_arena *a,
+                                            lw_err *err);
+void lw_cpu_linears(lw_kernels *k, int n, lw_tensor *const y[], const lw_tensor *x,
+                    const lw_linear *const lin[]);
 
 /** A vector counts as one row; a tensor of rank 2 or more has shape[0] rows. */
 static inline int64_t lw_rows(const lw_tensor *t)

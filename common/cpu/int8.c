@@ -14,6 +14,7 @@
 #endif
 
 #include "common/cpu/cpu.h"
+#include "common/cpu/vec.h"
 #include "common/size.h"
 
 #define MAGIC      "LWINT8W"
@@ -34,7 +35,8 @@ _Static_assert(PANEL_HEAD % LW_INT8_ALIGN == 0, "groups begin at a multiple of 6
 #ifdef LW_HAVE_X86_LEVELS
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return lw_isa_cap() >= LW_ISA_AVX2 && __builtin_cpu_supports("avx2") &&
+           __builtin_cpu_supports("fma");
 }
 
 #ifdef LW_HAVE_AVXVNNI
@@ -43,15 +45,16 @@ static bool has_avxvnni(void)
 {
     unsigned eax, ebx, ecx, edx;
 
-    return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1u << 4);
+    return lw_isa_cap() >= LW_ISA_AVXVNNI && has_avx2() &&
+           __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1u << 4);
 }
 #endif
 
 static bool has_avx512vnni(void)
 {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
+    return lw_isa_cap() >= LW_ISA_AVX512 && has_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
 

@@ -129,7 +129,10 @@ void lw_cpu_linear(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_ten
 
 static void onednn_linear(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_linear *lin)
 {
-    lw_cpu_linear(k, y, x, &lin->w, lw_tensor_present(&lin->b) ? lw_f32(&lin->b) : NULL, NULL);
+    if (lin->packed)
+        lw_cpu_int8_linears(k, 1, &y, x, &lin);
+    else
+        lw_cpu_linear(k, y, x, &lin->w, lw_tensor_present(&lin->b) ? lw_f32(&lin->b) : NULL, NULL);
 }
 
 void lw_cpu_add_linear(lw_kernels *k)

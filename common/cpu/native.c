@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/cpu/cpu.h"
+#include "common/cpu/int8.h"
 #include "common/cpu/vec.h"
 
 /* Items of one piece: about 64 KiB of f32, so that a piece outweighs the cost of handing it out. */
@@ -338,6 +339,7 @@ void lw_cpu_add_native(lw_kernels *k, const lw_vec *vec)
     if (!cpu)
         return;
     cpu->vec = vec;
+    cpu->int8 = lw_int8_best();
     k->name = vec->isa;
     k->rmsnorm = native_rmsnorm;
     k->layernorm = native_layernorm;

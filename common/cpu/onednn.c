@@ -13,6 +13,7 @@
 
 #include <oneapi/dnnl/dnnl.h>
 
+#include "common/cpu/vec.h"
 #include "common/size.h"
 
 /* Strips of a picture need up to four primitives for each convolution; a VAE has about 30 kinds. */
@@ -89,6 +90,17 @@ void lw_onednn_name(char *buf, size_t buf_bytes)
     snprintf(buf, buf_bytes, "onednn %d.%d.%d %s", v->major, v->minor, v->patch, isa);
 }
 
+/* The library chooses once for the whole process, so a second call changes nothing. */
+static void cap_isa(void)
+{
+    static const dnnl_cpu_isa_t caps[LW_N_ISAS] = { dnnl_cpu_isa_sse41, dnnl_cpu_isa_avx2,
+                                                    dnnl_cpu_isa_avx2_vnni,
+                                                    dnnl_cpu_isa_avx512_core };
+
+    if (lw_isa_cap() < LW_ISA_AVX512)
+        (void)dnnl_set_max_cpu_isa(caps[lw_isa_cap()]);
+}
+
 lw_status lw_onednn_create(int n_threads, lw_onednn **ret, lw_err *err)
 {
     lw_onednn *d = calloc(1, sizeof(*d));
@@ -100,6 +112,7 @@ lw_status lw_onednn_create(int n_threads, lw_onednn **ret, lw_err *err)
         return lw_fail(err, LW_E_NOMEM, "no memory for oneDNN on %d threads", n_threads);
     }
     enter();
+    cap_isa();
     if (dnnl_engine_create(&d->engine, dnnl_cpu, 0) != dnnl_success) {
         lw_onednn_destroy(&d);
         return lw_fail(err, LW_E_UNIMPLEMENTED,

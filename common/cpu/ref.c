@@ -26,15 +26,6 @@ static double dot(const float *a, const float *b, int64_t n)
     return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
 }
 
-static lw_status ref_linear_prepare(lw_kernels *k, lw_linear *lin, lw_arena *a, lw_err *err)
-{
-    (void)k;
-    (void)a;
-    (void)err;
-    lin->packed = NULL;
-    return LW_OK;
-}
-
 typedef struct linear_args {
     const lw_kernels *k;
     lw_tensor *y;
@@ -60,7 +51,9 @@ static void ref_linear(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw
 {
     linear_args l = { k, y, x, lin };
 
-    if (lw_cpu_reserve(k, (size_t)lin->w.shape[1] * sizeof(float)))
+    if (lin->packed)
+        lw_cpu_int8_linears(k, 1, &y, x, &lin);
+    else if (lw_cpu_reserve(k, (size_t)lin->w.shape[1] * sizeof(float)))
         lw_pool_run(k->pool, lin->w.shape[0], linear_column, &l);
 }
 
@@ -331,7 +324,8 @@ static size_t ref_scratch_bytes(const lw_kernels *k)
 void lw_cpu_add_ref(lw_kernels *k)
 {
     k->name = "ref";
-    k->linear_prepare = ref_linear_prepare;
+    k->linear_prepare = lw_cpu_linear_prepare;
+    k->linears = lw_cpu_linears;
     k->linear = ref_linear;
     k->rmsnorm = ref_rmsnorm;
     k->layernorm = ref_layernorm;

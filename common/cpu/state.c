@@ -1,5 +1,6 @@
 /* State and scratch memory of the CPU back ends; see cpu.h. */
 #include "common/cpu/cpu.h"
+#include "common/cpu/int8.h"
 #include "common/size.h"
 
 #include <stdlib.h>
@@ -21,6 +22,7 @@ void lw_cpu_state_create(lw_kernels *k, lw_pool *pool)
         return;
     }
     cpu->n_threads = n_threads;
+    cpu->int8 = &lw_int8_baseline;
     k->impl = cpu;
 }
 

@@ -65,7 +65,24 @@ typedef struct lw_vec {
                            const float *b, int64_t n_pos, int64_t C, bool silu);
 } lw_vec;
 
-/** Number of tables that this machine can run, baseline first; lw_vec_level(i) gives one. */
+/**
+ * The highest instruction set that may be used: LATENTWIRE_ISA=baseline|avx2|avxvnni|avx512, for
+ * tests and for machines on which a newer one computes wrong numbers. Another value means none;
+ * lw_kernels_init_cpu refuses it.
+ */
+typedef enum lw_isa {
+    LW_ISA_BASELINE,
+    LW_ISA_AVX2,
+    LW_ISA_AVXVNNI,
+    LW_ISA_AVX512,
+    LW_N_ISAS
+} lw_isa;
+lw_isa lw_isa_cap(void);
+/** The value of LATENTWIRE_ISA if it is none of the above, else NULL. */
+const char *lw_isa_unknown(void);
+
+/** Number of tables that this machine can and may run, baseline first; lw_vec_level(i) gives one.
+ */
 int lw_vec_levels(void);
 const lw_vec *lw_vec_level(int i);
 /** The last of them. */

@@ -1,6 +1,37 @@
 /* Which tables of inner loops this machine can run. Compiled without any ISA flag. */
 #include "common/cpu/vec.h"
 
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const isa_names[LW_N_ISAS] = { "baseline", "avx2", "avxvnni", "avx512" };
+
+/* LW_N_ISAS when the value is unknown, the highest when there is none. */
+static lw_isa parse_cap(const char *text)
+{
+    lw_isa i = LW_ISA_BASELINE;
+
+    if (!text || !text[0])
+        return LW_ISA_AVX512;
+    while (i < LW_N_ISAS && strcmp(text, isa_names[i]) != 0)
+        i++;
+    return i;
+}
+
+lw_isa lw_isa_cap(void)
+{
+    lw_isa i = parse_cap(getenv("LATENTWIRE_ISA"));
+
+    return i < LW_N_ISAS ? i : LW_ISA_AVX512;
+}
+
+const char *lw_isa_unknown(void)
+{
+    const char *text = getenv("LATENTWIRE_ISA");
+
+    return parse_cap(text) < LW_N_ISAS ? NULL : text;
+}
+
 #ifdef LW_HAVE_X86_LEVELS
 #include <cpuid.h>
 
@@ -14,10 +45,12 @@ static bool has_f16c(void)
 
 static int supported_levels(void)
 {
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c())
+    if (lw_isa_cap() < LW_ISA_AVX2 || !__builtin_cpu_supports("avx2") ||
+        !__builtin_cpu_supports("fma") || !has_f16c())
         return 1;
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
+    if (lw_isa_cap() < LW_ISA_AVX512 || !__builtin_cpu_supports("avx512f") ||
+        !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
+        !__builtin_cpu_supports("avx512vl"))
         return 2;
     return 3;
 }
