@@ -149,8 +149,11 @@ static lw_status load(const lw_service_config *c, void **ret_self, lw_err *err)
     return LW_OK;
 }
 
+/* Every tenth of the way. */
 static void converted(size_t done, size_t total)
 {
+    if (done * 10 / total == (done - 1) * 10 / total)
+        return;
     lw_log(LW_INFO, "converting", LW_KV_INT("tensor", done), LW_KV_INT("of", total));
 }
 

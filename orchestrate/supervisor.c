@@ -160,7 +160,8 @@ static lw_status make_env(lw_cluster *c, lw_err *err)
 {
     extern char **environ;
     static const char *const keep[] = { "LATENTWIRE_BACKEND=", "LATENTWIRE_DATA_DIR=",
-                                        "LATENTWIRE_RUNTIME_DIR=", "LATENTWIRE_TEST_" };
+                                        "LATENTWIRE_ISA=", "LATENTWIRE_RUNTIME_DIR=",
+                                        "LATENTWIRE_TEST_" };
     size_t n = 0, out = 0;
 
     while (environ[n])

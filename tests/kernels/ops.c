@@ -50,6 +50,49 @@ static lw_tensor run_linear(kt_run *r)
     return y;
 }
 
+/* Up to three layers of one input, each into columns of the result; packed ones where `int8`. */
+static lw_tensor linears(kt_run *r, bool int8)
+{
+    int64_t n = odd_size(r, 40, 300), n_in = odd_size(r, 150, 700), out[3], total = 0;
+    int n_lin = (int)kt_int(&r->rng, 1, 3);
+    lw_precision before = r->k->precision;
+    lw_linear lin[3] = { 0 };
+    lw_tensor x, y, views[3];
+    const lw_linear *layers[3];
+    lw_tensor *outs[3];
+
+    for (int i = 0; i < n_lin; i++)
+        total += out[i] = odd_size(r, 120, 400);
+    SHAPE(r, "n %d in %d layers %d", (int)n, (int)n_in, n_lin);
+    x = kt_input(r, LW_F32, 2, D1(n, n_in), 0, 1, true);
+    y = kt_output(r, LW_F32, 2, D1(n, total), true);
+    r->k->precision = LW_PRECISION_INT8;
+    for (int64_t i = 0, at = 0; i < n_lin; at += out[i++]) {
+        lin[i].w = kt_input(r, any_weight_dtype(r), 2, D1(out[i], n_in), 0, 0.1f, true);
+        if (coin(r))
+            lin[i].b = kt_vector(r, out[i], 0, 1);
+        lin[i].bulk = int8;
+        if (r->k->linear_prepare(r->k, &lin[i], &r->arena, NULL) != LW_OK)
+            return y;
+        views[i] = lw_tensor_cols(&y, at, out[i]);
+        outs[i] = &views[i];
+        layers[i] = &lin[i];
+    }
+    r->k->precision = before;
+    r->k->linears(r->k, n_lin, outs, &x, layers);
+    return y;
+}
+
+static lw_tensor run_linears(kt_run *r)
+{
+    return linears(r, false);
+}
+
+static lw_tensor run_linears_int8(kt_run *r)
+{
+    return linears(r, true);
+}
+
 static lw_tensor run_rmsnorm(kt_run *r)
 {
     int64_t n = odd_size(r, 20, 60), d = odd_size(r, 300, 4000);
@@ -333,6 +376,10 @@ static lw_tensor run_from_rgb8(kt_run *r)
 const kt_op kt_ops[] = {
     { "linear", run_linear, 70 * F32_EPS, "f32 sums of up to 5300 terms in blocks", 24,
       offsetof(lw_kernels, linear) },
+    { "linears", run_linears, 70 * F32_EPS, "as linear", 24, offsetof(lw_kernels, linear) },
+    /* Other inner loops come with the other vector operations. */
+    { "linears in int8", run_linears_int8, 0, "integer sums, f32 in the same order", 24,
+      offsetof(lw_kernels, rmsnorm) },
     { "rmsnorm", run_rmsnorm, 10 * F32_EPS, "f32 sum of squares, three roundings", 30,
       offsetof(lw_kernels, rmsnorm) },
     { "layernorm", run_layernorm, 10 * F32_EPS, "f32 sum of squares; mean in two parts", 30,

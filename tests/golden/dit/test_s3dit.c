@@ -5,10 +5,13 @@
  */
 #include "tests/golden/dit/fixture.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "common/cpu/int8.h"
 #include "dit-svc/s3dit.h"
 #include "dit-svc/sampler.h"
 
@@ -242,14 +245,21 @@ static void test_official(void **state)
     json_decref(spec);
 }
 
-/** What becomes of the results of run_models. */
-typedef enum after { CHECK, SAVE, SAME_BITS, NEAR } after;
+/** What becomes of the results of run_models. ROUGHLY: against diffusers, as near as 8 bits are. */
+typedef enum after { CHECK, SAVE, SAME_BITS, NEAR, ROUGHLY } after;
+/** Arithmetic of the blocks: f32; packed when loaded; packed in the file. */
+typedef enum form { F32, PACKED_NOW, CONVERTED } form;
+
+#define INT8_BOUND                                                                                 \
+    0.1 /* largest error seen 0.079: these models are small, and their sums short                  \
+         */
 
 static float store[65536]; /* of the last SAVE */
 
 /** Every sample of every model of tests/data/dit, alone. CHECK: against diffusers; SAME_BITS, NEAR:
  * against the results of the last SAVE. */
-static void run_models(const char *backend, int threads, const dt_model *layout, after then)
+static void run_models_in(form kind, const char *backend, int threads, const dt_model *layout,
+                          after then)
 {
     static const char *dir;
     json_t *doc = vt_load_json(vt_data("dit/cases.json")), *spec, *samples, *s;
@@ -276,7 +286,15 @@ static void run_models(const char *backend, int threads, const dt_model *layout,
             strcmp(json_string_value(json_object_get(spec, "name")), "wide") != 0)
             continue;
         dt_write_model(spec, dir, layout);
+        if (kind == CONVERTED) {
+            char file[PATH_MAX];
+
+            snprintf(file, sizeof(file), "%s/model.safetensors", dir);
+            vt_ok(lw_dit_convert(dir, file, back.pool, NULL, &err), &err);
+        }
+        back.k.precision = kind == PACKED_NOW ? LW_PRECISION_INT8 : LW_PRECISION_AUTO;
         lw_dit *m = open_model(dir, &back);
+        assert_int_equal(lw_dit_is_int8(m), kind != F32);
         int64_t C = lw_dit_get_config(m)->channels, cap_dim = lw_dit_get_config(m)->cap_dim;
 
         json_array_foreach(json_object_get(spec, "cases"), j, samples)
@@ -299,6 +317,8 @@ static void run_models(const char *backend, int threads, const dt_model *layout,
                 assert_true(at + n <= LW_ARRAY_LEN(store));
                 if (then == CHECK)
                     vt_check(name, got, lw_f32(&lw_st_find(f, name)->t), (int64_t)n, VT_BOUND);
+                else if (then == ROUGHLY)
+                    vt_check(name, got, lw_f32(&lw_st_find(f, name)->t), (int64_t)n, INT8_BOUND);
                 else if (then == NEAR)
                     vt_check(name, got, store + at, (int64_t)n, VT_BOUND);
                 else if (then == SAME_BITS)
@@ -312,6 +332,89 @@ static void run_models(const char *backend, int threads, const dt_model *layout,
         lw_dit_destroy(&m);
     }
     lw_st_close(&f);
+    vt_backend_close(&back);
+    json_decref(doc);
+}
+
+static void run_models(const char *backend, int threads, const dt_model *layout, after then)
+{
+    run_models_in(F32, backend, threads, layout, then);
+}
+
+/** 8 bits: near the exact result, and the same bits however they came about. */
+static void test_int8(void **state)
+{
+    const dt_model hf = { 0 }, single = { .single = true };
+
+    (void)state;
+    for (size_t b = 0; b < LW_ARRAY_LEN(backends); b++) {
+        memset(store, 0, sizeof(store));
+        run_models_in(PACKED_NOW, backends[b], 2, &hf, ROUGHLY);
+        run_models_in(PACKED_NOW, backends[b], 1, &hf, SAVE);
+        run_models_in(PACKED_NOW, backends[b], 3, &hf, SAME_BITS);
+        run_models_in(PACKED_NOW, backends[b], 2, &single, SAME_BITS);
+        run_models_in(CONVERTED, backends[b], 2, &hf, SAME_BITS);
+        run_models_in(CONVERTED, backends[b], 2, &single, SAME_BITS);
+    }
+    run_models_in(CONVERTED, "ref", 2, &(dt_model){ .single = true, .no_config = true }, ROUGHLY);
+    run_models_in(CONVERTED, "ref", 2, &(dt_model){ .dtype = LW_F8_E4M3, .single = true }, SAVE);
+    run_models_in(PACKED_NOW, "ref", 2, &(dt_model){ .dtype = LW_F8_E4M3, .single = true },
+                  SAME_BITS);
+}
+
+/** A converted file that is damaged, of another model, or asked for in f32. */
+static void test_int8_refused(void **state)
+{
+    json_t *doc = vt_load_json(vt_data("dit/cases.json"));
+    json_t *spec = json_array_get(json_object_get(doc, "models"), 0);
+    const char *dir = vt_new_dir(), *name = "layers.1.feed_forward.w2.weight";
+    char file[PATH_MAX], good[PATH_MAX];
+    lw_dit *m = NULL;
+    lw_err err = { 0 };
+    vt_backend back;
+
+    (void)state;
+    assert_true(vt_backend_open(&back, "ref", 2));
+    snprintf(file, sizeof(file), "%s/model.safetensors", dir);
+    snprintf(good, sizeof(good), "%s/good.safetensors", vt_new_dir());
+    dt_write_model(spec, dir, &(dt_model){ 0 });
+    vt_ok(lw_dit_convert(dir, good, back.pool, NULL, &err), &err);
+    vt_ok(lw_dit_convert(dir, file, back.pool, NULL, &err), &err);
+    vt_fails(lw_dit_convert(dir, file, back.pool, NULL, &err), LW_E_PRECONDITION, "packed already",
+             &err);
+    back.k.precision = LW_PRECISION_F32;
+    vt_fails(lw_dit_create(dir, LW_KEEP_STORED, &back.k, &m, &err), LW_E_PRECONDITION,
+             "cannot be computed in f32", &err);
+    back.k.precision = LW_PRECISION_AUTO;
+    for (size_t at = 0; at < sizeof(lw_int8_header); at += 8) {
+        lw_st_file *f = NULL;
+        lw_st_entry copy[512];
+        uint8_t *bytes;
+        size_t n;
+
+        vt_ok(lw_st_open(good, &f, &err), &err);
+        n = f->n_entries;
+        assert_true(n <= LW_ARRAY_LEN(copy));
+        memcpy(copy, f->entries, n * sizeof(*copy));
+        for (size_t i = 0; i < n; i++) {
+            if (strcmp(copy[i].name, name) != 0)
+                continue;
+            bytes = malloc(lw_tensor_bytes(&copy[i].t));
+            assert_non_null(bytes);
+            memcpy(bytes, copy[i].t.data, lw_tensor_bytes(&copy[i].t));
+            bytes[at] ^= 1;
+            copy[i].t.data = bytes;
+        }
+        vt_ok(lw_st_write(file, copy, n, NULL, 0, &err), &err);
+        if (lw_dit_create(dir, LW_KEEP_STORED, &back.k, &m, &err) == LW_OK)
+            fail_msg("byte %zu of a packed header was changed, and nobody saw it", at);
+        if (!strstr(err.text, name))
+            fail_msg("byte %zu: %s", at, err.text);
+        for (size_t i = 0; i < n; i++)
+            if (strcmp(copy[i].name, name) == 0)
+                free(copy[i].t.data);
+        lw_st_close(&f);
+    }
     vt_backend_close(&back);
     json_decref(doc);
 }
@@ -432,6 +535,8 @@ int main(void)
         cmocka_unit_test(test_positions_and_time),
         cmocka_unit_test(test_official),
         cmocka_unit_test(test_models),
+        cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_int8_refused),
         cmocka_unit_test(test_threads_and_layouts_same_bits),
         cmocka_unit_test(test_without_config),
         cmocka_unit_test(test_narrow_weights),
