@@ -122,9 +122,8 @@ static lw_status run_service(const convert *c, const char *program, const char *
                              const char *to, lw_err *err)
 {
     char path[PATH_MAX], model[PATH_MAX + 16], file[PATH_MAX + 16], threads[32];
-    char *argv[] = {
-        path, model, file, threads, (char *)"--precision=int8", (char *)"--log-level=warn", NULL
-    };
+    char *level = c->o.quiet ? (char *)"--log-level=warn" : (char *)"--log-level=info";
+    char *argv[] = { path, model, file, threads, (char *)"--precision=int8", level, NULL };
     int wait_status = 0, failed;
     pid_t pid;
 
