@@ -65,7 +65,8 @@ static void compare(error *e, float found, double right)
 {
     double d = fabs((double)found - right);
 
-    e->largest = d <= e->largest ? e->largest : d; /* keeps a NaN */
+    if (!isnan(e->largest) && !(d <= e->largest)) /* once NaN, always */
+        e->largest = d;
     e->scale = fmax(e->scale, fabs(right));
 }
 

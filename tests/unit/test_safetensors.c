@@ -389,6 +389,53 @@ static void what_is_written_can_be_read(void **state)
     free(two);
 }
 
+/* Fills with the index; fails at the index in *arg. */
+static lw_status make_bytes(void *arg, size_t index, void *data, lw_err *err)
+{
+    assert_int_equal((uintptr_t)data % 64, 0);
+    if (index == *(size_t *)arg)
+        return lw_fail(err, LW_E_FORMAT, "number %zu cannot be made", index);
+    memset(data, (int)index, index == 1 ? 128 : 192);
+    return LW_OK;
+}
+
+/* Packed weights are used where they are mapped, which asks for more than the alignment of a byte;
+ * and they are made one by one. */
+static void packed_bytes_are_aligned_and_made(void **state)
+{
+    float v[3] = { 1, 2, 3 };
+    const lw_st_entry entries[] = { { "a.vector", lw_tensor_1d(v, LW_F32, 3) },
+                                    { "b.packed", lw_tensor_1d(NULL, LW_U8, 128) },
+                                    { "c.vector", lw_tensor_1d(v, LW_F32, 1) },
+                                    { "d.packed", lw_tensor_1d(NULL, LW_U8, 192) } };
+    const char *path = unit_tmp("packed.safetensors"), *other = unit_tmp("failed.safetensors");
+    size_t fails_at = SIZE_MAX;
+    lw_st_file *f = NULL;
+    lw_err err = { 0 };
+    int files;
+
+    (void)state;
+    assert_ok(lw_st_write_made(path, entries, 4, NULL, 0, make_bytes, &fails_at, &err), &err);
+    assert_ok(lw_st_open(path, &f, &err), &err);
+    for (size_t i = 0; i < 4; i++) {
+        const lw_tensor *t = &lw_st_find(f, entries[i].name)->t;
+
+        if (t->dtype == LW_F32) {
+            assert_memory_equal(t->data, v, lw_tensor_bytes(t));
+            continue;
+        }
+        assert_int_equal((uintptr_t)t->data % 64, 0);
+        for (int64_t k = 0; k < t->shape[0]; k++)
+            assert_int_equal(((const uint8_t *)t->data)[k], i);
+    }
+    lw_st_close(&f);
+    files = unit_count_files();
+    fails_at = 3;
+    assert_int_equal(lw_st_write_made(other, entries, 4, NULL, 0, make_bytes, &fails_at, &err),
+                     LW_E_FORMAT);
+    assert_int_equal(unit_count_files(), files);
+}
+
 static void what_cannot_be_written_is_named(void **state)
 {
     float v[4] = { 0 };
@@ -426,6 +473,7 @@ int main(void)
         cmocka_unit_test(mutations_never_crash),
         cmocka_unit_test(files_are_mapped),
         cmocka_unit_test(what_is_written_can_be_read),
+        cmocka_unit_test(packed_bytes_are_aligned_and_made),
         cmocka_unit_test(what_cannot_be_written_is_named),
     };
 
