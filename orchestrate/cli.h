@@ -19,6 +19,7 @@ typedef struct lw_cli {
 typedef lw_status lw_verb_fn(lw_cli *cli, int argc, char **argv, lw_err *err);
 
 lw_verb_fn lw_cli_generate;
+lw_verb_fn lw_cli_prompt;
 lw_verb_fn lw_cli_encode;
 lw_verb_fn lw_cli_denoise;
 lw_verb_fn lw_cli_decode;

@@ -16,6 +16,7 @@ static const struct {
     const char *help;
 } verbs[] = {
     { "generate", lw_cli_generate, "make pictures from a prompt" },
+    { "prompt", lw_cli_prompt, "what becomes of a prompt: its text and its tokens" },
     { "encode", lw_cli_encode, "one stage: prompt to embeddings (safetensors)" },
     { "denoise", lw_cli_denoise, "one stage: embeddings to latents (safetensors)" },
     { "decode", lw_cli_decode, "one stage: latents to pictures" },
