@@ -63,17 +63,22 @@ static bool ends_with(span a, const char *s)
     return a.n >= strlen(s) && memcmp(a.s + a.n - strlen(s), s, strlen(s)) == 0;
 }
 
-/* Index of the last message by a person (a tool's answer is a user message too); n - 1 when there
- * is none, so that no assistant message comes after it. */
+/* Whether a message is by a person; a tool's answer is a user message too. */
+static bool is_query(const lw_chat_message *m)
+{
+    span c = span_of(m->content);
+
+    return is_role(m, "user") && m->content &&
+           !(starts_with(c, "<tool_response>") && ends_with(c, "</tool_response>"));
+}
+
+/* Index of the last message by a person; n - 1 when there is none, so that no assistant message
+ * comes after it. */
 static size_t last_query(const lw_chat_message *m, size_t n)
 {
-    for (size_t i = n; i-- > 0;) {
-        span c = span_of(m[i].content);
-
-        if (is_role(&m[i], "user") && m[i].content &&
-            !(starts_with(c, "<tool_response>") && ends_with(c, "</tool_response>")))
+    for (size_t i = n; i-- > 0;)
+        if (is_query(&m[i]))
             return i;
-    }
     return n - 1;
 }
 
@@ -126,11 +131,9 @@ static void render_tool(const lw_chat_message *m, size_t i, size_t n, lw_buf *ou
         lw_buf_puts(out, "<|im_end|>\n");
 }
 
-void lw_chat_render(const lw_chat_message *messages, size_t n, const lw_chat_options *options,
-                    lw_buf *out)
+/* Messages before the generation prompt; `query`: index of the last one by a person. */
+static void render_messages(const lw_chat_message *messages, size_t n, size_t query, lw_buf *out)
 {
-    const size_t query = n > 0 ? last_query(messages, n) : 0;
-
     for (size_t i = 0; i < n; i++) {
         const lw_chat_message *m = &messages[i];
 
@@ -144,6 +147,12 @@ void lw_chat_render(const lw_chat_message *messages, size_t n, const lw_chat_opt
             render_tool(messages, i, n, out);
         }
     }
+}
+
+void lw_chat_render(const lw_chat_message *messages, size_t n, const lw_chat_options *options,
+                    lw_buf *out)
+{
+    render_messages(messages, n, n > 0 ? last_query(messages, n) : 0, out);
     if (options->add_generation_prompt) {
         open_message(out, "assistant");
         if (options->no_thinking)
@@ -151,21 +160,58 @@ void lw_chat_render(const lw_chat_message *messages, size_t n, const lw_chat_opt
     }
 }
 
-void lw_chat_format(const lw_chat_prompt *p, lw_buf *out)
+/*
+ * The turns are rendered as a part of the list that goes on with the prompt: the prompt is the last
+ * query, so no turn is the last message or comes after it. Only a prompt that looks like a tool's
+ * answer is none; then the last query is one of the turns.
+ */
+static void render_turns(const lw_chat_prompt *p, lw_buf *out)
 {
-    const bool has_system = p->system_prompt && *p->system_prompt;
-    const lw_chat_message messages[] = {
-        { .role = "system", .content = p->system_prompt },
-        { .role = "user", .content = p->prompt },
-    };
-    const span thinking = span_of(p->thinking), assistant = span_of(p->assistant);
+    const lw_chat_message prompt = { .role = "user", .content = p->prompt ? p->prompt : "" };
+    const size_t n = p->n_turns;
+    size_t query = n;
 
-    lw_chat_render(has_system ? messages : messages + 1, has_system ? 2 : 1,
-                   &(lw_chat_options){ .add_generation_prompt = true }, out);
+    if (n > 0 && !is_query(&prompt)) {
+        while (query > 0 && !is_query(&p->turns[query - 1]))
+            query--;
+        /* With the prompt the list has n + 1 messages, so "none" is n. */
+        query = query > 0 ? query - 1 : n;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const lw_chat_message *m = &p->turns[i];
+
+        if (is_role(m, "assistant"))
+            render_assistant(m, i > query, false, out);
+        else if (is_role(m, "tool"))
+            render_tool(p->turns, i, n, out);
+        else
+            render_messages(m, 1, 0, out);
+    }
+}
+
+void lw_chat_format(const lw_chat_prompt *p, lw_buf *out, lw_chat_spans *ret_spans)
+{
+    const lw_chat_message system = { .role = "system", .content = p->system_prompt };
+    const span thinking = span_of(p->thinking), assistant = span_of(p->assistant);
+    const size_t begin = out->len;
+    lw_chat_spans at;
+
+    if (p->system_prompt && *p->system_prompt)
+        render_messages(&system, 1, 0, out);
+    render_turns(p, out);
+    at.turn = out->len - begin;
+    open_message(out, "user");
+    at.content = out->len - begin;
+    put(out, span_of(p->prompt));
+    at.content_end = out->len - begin;
+    lw_buf_puts(out, "<|im_end|>\n");
+    open_message(out, "assistant");
     if (thinking.n > 0 || p->think_block)
         put_think_block(out, thinking);
     if (assistant.n > 0) {
         put(out, assistant);
         lw_buf_puts(out, "<|im_end|>");
     }
+    if (ret_spans)
+        *ret_spans = at;
 }

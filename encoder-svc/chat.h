@@ -36,21 +36,33 @@ void lw_chat_render(const lw_chat_message *messages, size_t n, const lw_chat_opt
 typedef struct lw_chat_prompt {
     const char *prompt;
     const char *system_prompt;
-    const char *thinking;  /* inside the think block */
-    const char *assistant; /* start of the answer; closes the message */
-    bool think_block;      /* write a think block even when `thinking` is empty */
+    const char *thinking;         /* inside the think block */
+    const char *assistant;        /* start of the answer; closes the message */
+    bool think_block;             /* write a think block even when `thinking` is empty */
+    const lw_chat_message *turns; /* earlier turns of the conversation; borrowed */
+    size_t n_turns;
 } lw_chat_prompt;
+
+/** Where the parts of a formatted prompt lie: bytes of what was appended. */
+typedef struct lw_chat_spans {
+    size_t turn; /* the user's last message with its opening tag; before it are system
+                    block and earlier turns */
+    size_t content, content_end; /* the prompt itself */
+} lw_chat_spans;
 
 /**
  * Append the text for one request. With only `prompt` it is the reference pipeline's string:
  * "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n". The rest is an extension:
  *
  *     [<|im_start|>system\n{system_prompt}<|im_end|>\n]
+ *     [{turns, as lw_chat_render has them}]
  *     <|im_start|>user\n{prompt}<|im_end|>\n
  *     <|im_start|>assistant\n
  *     [<think>\n{thinking}\n</think>\n\n]
  *     [{assistant}<|im_end|>]
+ *
+ * ret_spans may be NULL; it means nothing when the buffer has failed.
  */
-void lw_chat_format(const lw_chat_prompt *p, lw_buf *out);
+void lw_chat_format(const lw_chat_prompt *p, lw_buf *out, lw_chat_spans *ret_spans);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "common/size.h"
 
@@ -19,7 +20,11 @@
 /* Activations of one pass; f32. */
 typedef struct pass {
     int64_t n;
-    lw_tensor x;        /* [n, D]  residual stream: the caller's result */
+    const int64_t *states; /* what the caller wants, and where: rets[i] = states[i] */
+    int n_states;
+    int64_t deepest; /* of them */
+    lw_tensor *rets;
+    lw_tensor x;        /* [n, D]  residual stream: the caller's deepest result */
     lw_tensor a;        /* [n, D]  normed input of a branch, then its output */
     lw_tensor q, o;     /* [n, H*d] */
     lw_tensor k, v;     /* [n, KV*d] */
@@ -113,12 +118,17 @@ static void feed_forward(lw_qwen3 *m, const lw_qwen3_layer *l, pass *p)
     k->add(k, &p->x, &p->a);
 }
 
-static lw_status check_request(const lw_qwen3 *m, const int32_t *ids, int64_t n, int64_t state,
-                               lw_err *err)
+static lw_status check_request(const lw_qwen3 *m, const int32_t *ids, int64_t n,
+                               const int64_t *states, int n_states, lw_err *err)
 {
-    if (state < 0 || state > m->c.n_layers)
-        return lw_fail(err, LW_E_INVALID, "hidden state %" PRId64 ": this model has 0 to %" PRId64,
-                       state, m->c.n_layers);
+    if (n_states < 1 || n_states > LW_QWEN3_MAX_STATES)
+        return lw_fail(err, LW_E_INVALID, "%d hidden states: expected 1 to %d", n_states,
+                       LW_QWEN3_MAX_STATES);
+    for (int i = 0; i < n_states; i++)
+        if (states[i] < 0 || states[i] > m->c.n_layers)
+            return lw_fail(err, LW_E_INVALID,
+                           "hidden state %" PRId64 ": this model has 0 to %" PRId64, states[i],
+                           m->c.n_layers);
     if (n < 1)
         return lw_fail(err, LW_E_INVALID, "no tokens to encode");
     for (int64_t i = 0; i < n; i++)
@@ -141,8 +151,16 @@ static lw_status check_finite(const lw_qwen3 *m, const lw_tensor *x, int64_t sta
                    lw_weights_path(m->weights), state);
 }
 
-static lw_status run(lw_qwen3 *m, const int32_t *ids, int64_t state, lw_qwen3_step_fn *step,
-                     void *arg, pass *p, lw_err *err)
+/* Copy the state that the stream has reached to those who asked for it. */
+static void hand_out(const pass *p, int64_t state)
+{
+    for (int i = 0; i < p->n_states; i++)
+        if (p->states[i] == state && p->rets[i].data != p->x.data)
+            memcpy(p->rets[i].data, p->x.data, lw_tensor_bytes(&p->x));
+}
+
+static lw_status run(lw_qwen3 *m, const int32_t *ids, lw_qwen3_step_fn *step, void *arg, pass *p,
+                     lw_err *err)
 {
     lw_kernels *k = m->k;
 
@@ -150,32 +168,46 @@ static lw_status run(lw_qwen3 *m, const int32_t *ids, int64_t state, lw_qwen3_st
     fill_rope(&m->c, p);
     k->embed(k, &p->x, &m->embed, ids);
     LW_TRY(check_finite(m, &p->x, 0, err));
-    for (int64_t i = 0; i < state; i++) {
-        if (step && !step(arg, i, state))
+    for (int64_t i = 0; i < p->deepest; i++) {
+        hand_out(p, i);
+        if (step && !step(arg, i, p->deepest))
             return lw_fail(err, LW_E_CANCELLED, "cancelled before layer %" PRId64, i);
         attention(m, &m->layers[i], p);
         feed_forward(m, &m->layers[i], p);
         LW_TRY(lw_kernels_check(k, err));
         LW_TRY(check_finite(m, &p->x, i + 1, err));
     }
-    if (state < m->c.n_layers)
-        return lw_kernels_check(k, err);
-    k->rmsnorm(k, &p->x, &p->x, &m->final_norm, m->c.eps, NULL);
+    if (p->deepest == m->c.n_layers)
+        k->rmsnorm(k, &p->x, &p->x, &m->final_norm, m->c.eps, NULL);
     LW_TRY(lw_kernels_check(k, err));
-    return check_finite(m, &p->x, state, err);
+    LW_TRY(check_finite(m, &p->x, p->deepest, err));
+    hand_out(p, p->deepest);
+    return LW_OK;
+}
+
+lw_status lw_qwen3_forward_states(lw_qwen3 *m, const int32_t *ids, int64_t n, const int64_t *states,
+                                  int n_states, lw_qwen3_step_fn *step, void *arg, lw_tensor *rets,
+                                  lw_err *err)
+{
+    pass p = { .n = n, .states = states, .n_states = n_states, .rets = rets };
+    lw_status st;
+
+    LW_TRY(check_request(m, ids, n, states, n_states, err));
+    for (int i = 0; i < n_states; i++)
+        if (i == 0 || states[i] > p.deepest) {
+            p.deepest = states[i];
+            p.x = rets[i];
+        }
+    LW_TRY(lw_qwen3_prepare(m, p.deepest, err));
+    st = run(m, ids, step, arg, &p, err);
+    lw_arena_reset(&m->scratch);
+    if (m->scratch.reserved_bytes > KEEP_BYTES)
+        lw_arena_deinit(&m->scratch);
+    return st;
 }
 
 lw_status lw_qwen3_forward(lw_qwen3 *m, const int32_t *ids, int64_t n, int64_t state,
                            lw_qwen3_step_fn *step, void *arg, lw_tensor *ret, lw_err *err)
 {
-    pass p = { .n = n, .x = *ret };
-    lw_status st;
-
-    LW_TRY(check_request(m, ids, n, state, err));
-    LW_TRY(lw_qwen3_prepare(m, state, err));
-    st = run(m, ids, state, step, arg, &p, err);
-    lw_arena_reset(&m->scratch);
-    if (m->scratch.reserved_bytes > KEEP_BYTES)
-        lw_arena_deinit(&m->scratch);
-    return st;
+    return lw_qwen3_forward_states(m, ids, n, &state, 1, step, arg, ret, err);
 }

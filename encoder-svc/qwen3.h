@@ -61,6 +61,9 @@ size_t lw_qwen3_scratch_bytes(const lw_qwen3 *m, int64_t n);
 /** Called before each layer; false stops the pass with LW_E_CANCELLED. */
 typedef bool lw_qwen3_step_fn(void *arg, int64_t layer, int64_t n_layers);
 
+/** Most hidden states of one pass. */
+#define LW_QWEN3_MAX_STATES 16
+
 /**
  * ret [n, D] f32 = hidden state `state` (0 .. n_layers) of n >= 1 token ids. A pass for a deeper
  * state than any before prepares the missing layers first. step may be NULL. Errors:
@@ -70,5 +73,15 @@ typedef bool lw_qwen3_step_fn(void *arg, int64_t layer, int64_t n_layers);
 LW_MUST_USE lw_status lw_qwen3_forward(lw_qwen3 *m, const int32_t *ids, int64_t n, int64_t state,
                                        lw_qwen3_step_fn *step, void *arg, lw_tensor *ret,
                                        lw_err *err);
+
+/**
+ * Several hidden states of one pass: rets[i] [n, D] f32 = states[i], 1 to LW_QWEN3_MAX_STATES of
+ * them in any order, each with the bits that lw_qwen3_forward gives. The tensors do not overlap.
+ * Errors as there.
+ */
+LW_MUST_USE lw_status lw_qwen3_forward_states(lw_qwen3 *m, const int32_t *ids, int64_t n,
+                                              const int64_t *states, int n_states,
+                                              lw_qwen3_step_fn *step, void *arg, lw_tensor *rets,
+                                              lw_err *err);
 
 #endif

@@ -7,7 +7,8 @@
 #define LW_ENCODER_MAX_TOKENS     4096 /* largest max_tokens of a request */
 #define LW_ENCODER_DEFAULT_LAYER  (-2) /* hidden_states[-2] */
 
-/** The encoder service: op encode, from a prompt to rows of embeddings. */
+/** The encoder service: op encode, from a prompt to rows of embeddings, and op tokenize, from a
+ * prompt to its tokens. */
 extern const lw_service lw_encoder_service;
 
 #endif

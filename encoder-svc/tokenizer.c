@@ -100,40 +100,125 @@ static lw_status next_word(const lw_tokenizer *t, const char *s, size_t n, size_
     return LW_OK;
 }
 
-/* Text between added tokens: normalise, split, merge. */
-static lw_status encode_piece(const lw_tokenizer *t, const char *text, size_t len,
-                              pcre2_match_data *md, lw_arena *scratch, lw_buf *ids, lw_err *err)
+/* What is collected of a text. */
+typedef struct found {
+    lw_buf ids;    /* int32 */
+    lw_buf begins; /* uint32 */
+} found;
+
+/*
+ * From bytes of a normalised piece back to those of the piece. NFC never joins an ASCII character
+ * with what comes before it, so the piece is walked in parts that begin with one; each part becomes
+ * the same normalised text by itself.
+ */
+typedef struct nfc_walk {
+    const char *text;
+    size_t n;
+    size_t begin, end;         /* part of the text */
+    size_t out_begin, out_end; /* the same normalised */
+    lw_arena *scratch;
+} nfc_walk;
+
+static lw_status walk_to(nfc_walk *w, size_t out, lw_err *err)
 {
+    while (out >= w->out_end && w->end < w->n) {
+        const lw_arena_mark mark = lw_arena_mark_get(w->scratch);
+        const char *s;
+        size_t n;
+
+        w->begin = w->end++;
+        w->out_begin = w->out_end;
+        while (w->end < w->n && (w->text[w->end] & 0x80))
+            w->end++;
+        LW_TRY(lw_nfc(w->text + w->begin, w->end - w->begin, w->scratch, &s, &n, err));
+        lw_arena_release(w->scratch, mark);
+        w->out_end += n;
+    }
+    return LW_OK;
+}
+
+/* The byte of the piece that a byte of its normalised text comes from. */
+static size_t source_of(const nfc_walk *w, size_t out)
+{
+    const size_t in = w->begin + (out - w->out_begin);
+
+    return in < w->end ? in : w->end;
+}
+
+/* Where the tokens from `first` on begin, which are those of a piece. */
+static lw_status note_begins(const lw_tokenizer *t, const char *text, size_t len, bool changed,
+                             size_t base, size_t first, lw_arena *scratch, found *f, lw_err *err)
+{
+    nfc_walk w = { .text = text, .n = len, .scratch = scratch };
+    const size_t n = f->ids.len / sizeof(int32_t);
+    size_t out = 0;
+
+    for (size_t i = first; i < n && !f->ids.failed; i++) {
+        uint32_t begin;
+        int32_t id;
+
+        if (changed)
+            LW_TRY(walk_to(&w, out, err));
+        begin = (uint32_t)(base + (changed ? source_of(&w, out) : out));
+        lw_buf_put(&f->begins, &begin, sizeof begin);
+        memcpy(&id, f->ids.data + i * sizeof id, sizeof id);
+        out += t->tokens[id].len;
+    }
+    return LW_OK;
+}
+
+/* Text between added tokens: normalise, split, merge. */
+static lw_status encode_piece(const lw_tokenizer *t, const char *text, size_t len, size_t base,
+                              pcre2_match_data *md, lw_arena *scratch, found *f, lw_err *err)
+{
+    const size_t first = f->ids.len / sizeof(int32_t);
     const char *s;
     size_t n;
 
     LW_TRY(lw_nfc(text, len, scratch, &s, &n, err));
     for (size_t begin = 0, end = 0; begin < n; begin = end) {
         LW_TRY(next_word(t, s, n, begin, md, &end, err));
-        LW_TRY(lw_bpe_encode(&t->bpe, s + begin, end - begin, scratch, ids, err));
+        LW_TRY(lw_bpe_encode(&t->bpe, s + begin, end - begin, scratch, &f->ids, err));
     }
-    return LW_OK;
+    return note_begins(t, text, len, s != text, base, first, scratch, f, err);
 }
 
 static lw_status encode_all(const lw_tokenizer *t, const char *text, size_t n, pcre2_match_data *md,
-                            lw_arena *scratch, lw_buf *ids, lw_err *err)
+                            lw_arena *scratch, found *f, lw_err *err)
 {
     size_t begin = 0; /* of the piece that is not an added token */
 
     for (size_t i = 0; i <= n; i++) {
         const lw_added_token *added = i < n ? added_at(t, text + i, n - i) : NULL;
         lw_arena_mark mark = lw_arena_mark_get(scratch);
+        const uint32_t at = (uint32_t)i;
 
         if (!added && i < n)
             continue;
-        LW_TRY(encode_piece(t, text + begin, i - begin, md, scratch, ids, err));
+        LW_TRY(encode_piece(t, text + begin, i - begin, begin, md, scratch, f, err));
         lw_arena_release(scratch, mark);
+        lw_buf_put(&f->begins, &at, sizeof at); /* of the added token, or the end */
         if (!added)
             break;
-        lw_buf_put(ids, &added->id, sizeof added->id);
+        lw_buf_put(&f->ids, &added->id, sizeof added->id);
         begin = i + added->len;
         i = begin - 1;
     }
+    return LW_OK;
+}
+
+static lw_status take_found(found *f, size_t n, lw_arena *a, lw_token_ids *ret, lw_err *err)
+{
+    if (f->ids.failed || f->begins.failed)
+        return lw_fail(err, LW_E_NOMEM, "no memory for the ids of a text of %zu bytes", n);
+    ret->n = f->ids.len / sizeof(int32_t);
+    ret->ids = lw_arena_alloc(a, f->ids.len, err);
+    ret->begins = lw_arena_alloc(a, f->begins.len, err);
+    if (!ret->ids || !ret->begins)
+        return LW_E_NOMEM;
+    if (f->ids.len)
+        memcpy(ret->ids, f->ids.data, f->ids.len);
+    memcpy(ret->begins, f->begins.data, f->begins.len);
     return LW_OK;
 }
 
@@ -141,8 +226,8 @@ lw_status lw_tokenizer_encode(const lw_tokenizer *t, const char *text, size_t n,
                               lw_token_ids *ret, lw_err *err)
 {
     pcre2_match_data *md;
-    lw_buf ids;
     lw_status st;
+    found f;
 
     if (n > LW_TOKENIZER_MAX_TEXT_BYTES)
         return lw_fail(err, LW_E_TOO_LARGE, "the text has %zu bytes, at most %u are allowed", n,
@@ -157,19 +242,13 @@ lw_status lw_tokenizer_encode(const lw_tokenizer *t, const char *text, size_t n,
     if (!md)
         return lw_fail(err, LW_E_NOMEM, "no memory to split the text into words");
     /* One id a byte at most, and NFC makes no text longer than three times. */
-    lw_buf_init(&ids, 3 * n * sizeof(int32_t) + 64);
-    st = encode_all(t, text, n, md, a, &ids, err);
-    if (st == LW_OK && ids.failed)
-        st = lw_fail(err, LW_E_NOMEM, "no memory for the ids of a text of %zu bytes", n);
-    if (st == LW_OK) {
-        ret->n = ids.len / sizeof(int32_t);
-        ret->ids = lw_arena_alloc(a, ids.len, err);
-        if (!ret->ids)
-            st = LW_E_NOMEM;
-        else if (ids.len)
-            memcpy(ret->ids, ids.data, ids.len);
-    }
-    lw_buf_deinit(&ids);
+    lw_buf_init(&f.ids, 3 * n * sizeof(int32_t) + 64);
+    lw_buf_init(&f.begins, 3 * n * sizeof(uint32_t) + 64);
+    st = encode_all(t, text, n, md, a, &f, err);
+    if (st == LW_OK)
+        st = take_found(&f, n, a, ret, err);
+    lw_buf_deinit(&f.ids);
+    lw_buf_deinit(&f.begins);
     pcre2_match_data_free(md);
     return st;
 }

@@ -25,9 +25,14 @@ typedef struct lw_tokenizer lw_tokenizer;
 /** The splitting pattern as published; a tokenizer.json with another one is refused. */
 extern const char LW_TOKENIZER_PATTERN[];
 
-/** Token ids of a text; memory of the arena that was given. */
+/**
+ * Token ids of a text; memory of the arena that was given. begins[i] is the byte of the text where
+ * token i begins; begins[n] is the text's length. They never fall. Where NFC changed the text they
+ * are exact at ASCII characters, and between two of them as near as bytes can be told.
+ */
 typedef struct lw_token_ids {
     int32_t *ids;
+    uint32_t *begins; /* [n + 1] */
     size_t n;
 } lw_token_ids;
 

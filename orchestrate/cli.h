@@ -19,10 +19,12 @@ typedef struct lw_cli {
 typedef lw_status lw_verb_fn(lw_cli *cli, int argc, char **argv, lw_err *err);
 
 lw_verb_fn lw_cli_generate;
+lw_verb_fn lw_cli_prompt;
 lw_verb_fn lw_cli_encode;
 lw_verb_fn lw_cli_denoise;
 lw_verb_fn lw_cli_decode;
 lw_verb_fn lw_cli_encode_image;
+lw_verb_fn lw_cli_compare;
 lw_verb_fn lw_cli_show;
 lw_verb_fn lw_cli_replay;
 lw_verb_fn lw_cli_status;

@@ -64,6 +64,8 @@ static lw_status on_image(void *arg, const lw_msg *submit, const lw_msg *result,
     if (s == LW_OK && p->g->template.name)
         s = lw_manifest_set_template(own, p->g->template.name, p->g->template.digest, err);
     if (s == LW_OK)
+        s = lw_manifest_set_variables(own, &p->g->opt.variables, err);
+    if (s == LW_OK)
         s = lw_output_keep(&p->g->kept, &p->g->arena, result, own, p->first, err);
     if (s == LW_OK)
         s = lw_report_result(&p->g->report, result, err);
@@ -100,7 +102,7 @@ static lw_status count_parts(const generate *g, uint64_t *ret, lw_err *err)
                        "--size: a picture of %dx%d has %llu bytes; a message carries at most %zu",
                        g->width, g->height, (unsigned long long)picture,
                        lw_run_max_tensor_bytes(g->run));
-    *ret = (count + most - 1) / most;
+    *ret = lw_settings_noise_varies(&g->opt) ? count : (count + most - 1) / most;
     return LW_OK;
 }
 
@@ -171,7 +173,7 @@ static lw_status check(generate *g, const char *prompt, lw_err *err)
         return lw_fail(err, LW_E_INVALID, "--json and -o - both want standard output");
     if (g->opt.preview)
         LW_TRY(lw_output_check_file(g->opt.preview, err));
-    LW_TRY(lw_read_prompt(prompt, &g->arena, &g->prompt, err));
+    LW_TRY(lw_settings_resolve(&g->opt, prompt, &g->arena, &g->prompt, err));
     lw_msg_init(&trial, LW_MSG_SUBMIT, NULL);
     return lw_settings_prompt(&g->opt, g->prompt, &trial, err);
 }
@@ -184,7 +186,8 @@ lw_status lw_cli_generate(lw_cli *cli, int argc, char **argv, lw_err *err)
     bool help = false;
     lw_status s;
 
-    lw_opt_describe("latentwire generate [OPTION]... PROMPT",
+    args[0] = NULL;
+    lw_opt_describe("latentwire generate [OPTION]... [PROMPT]",
                     "Make pictures from a prompt (\"-\" reads it from standard input) and print "
                     "their paths.");
     LW_TRY(
@@ -192,7 +195,7 @@ lw_status lw_cli_generate(lw_cli *cli, int argc, char **argv, lw_err *err)
     if (help)
         return LW_OK;
     cli->json = g.opt.json;
-    if (n_args != 1)
+    if (n_args != 1 && !(n_args == 0 && g.opt.messages))
         return lw_fail(err, LW_E_INVALID, "generate takes one prompt, not %d; put it in quotes",
                        n_args);
     lw_arena_init(&g.arena, "generate", 0);

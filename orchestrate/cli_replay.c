@@ -49,7 +49,7 @@ typedef struct replay {
     lw_picture old;
     json_t *recipe; /* its manifest, checked */
     const uint8_t *old_rgb;
-    double sigmas[LW_MAX_SIGMAS];
+    lw_recipe_numbers numbers; /* of the recipe, for the request */
     lw_msg submit;
     lw_run *run;
     json_t *made; /* manifest of the new picture */
@@ -91,7 +91,7 @@ static lw_status read_recipe(replay *r, lw_err *err)
                        "its texts were removed",
                        p->label);
     LW_TRY(lw_recipe_read(p->manifest, p->label, &r->recipe, err));
-    LW_TRY(lw_recipe_submit(r->recipe, p->label, r->sigmas, &r->submit, err));
+    LW_TRY(lw_recipe_submit(r->recipe, p->label, &r->numbers, &r->submit, err));
     if (r->submit.width != (uint64_t)p->width || r->submit.height != (uint64_t)p->height)
         return lw_fail(err, LW_E_PRECONDITION,
                        "%s is %d x %d, and its manifest speaks of %llu x %llu; was it cut or "
@@ -118,14 +118,23 @@ static bool has_variables(const lw_templates *all, const lw_template *t)
 static lw_status compare_template(replay *r, const lw_templates *all, const lw_template *t,
                                   const char *name, const char *digest, lw_err *err)
 {
+    const json_t *given = json_object_get(r->recipe, "variables");
+    lw_template_value values[LW_MANIFEST_MAX_VARIABLES];
     lw_rendered now = { 0 };
     lw_err why = { 0 };
+    const char *key;
+    json_t *v;
+    int n = 0;
 
-    if (lw_template_render(all, t, NULL, 0, &r->arena, &now, &why) != LW_OK)
+    json_object_foreach((json_t *)given, key, v)
+    {
+        values[n++] = (lw_template_value){ .name = key, .text = json_string_value(v) };
+    }
+    if (lw_template_render(all, t, values, n, &r->arena, &now, &why) != LW_OK)
         return lw_note(r->notes, err, "the template \"%.64s\" is damaged: %s", name, why.text);
     if (!strcmp(now.digest, digest))
         return LW_OK;
-    if (has_variables(all, t))
+    if (!given && has_variables(all, t))
         return lw_note(r->notes, err,
                        "the template \"%.64s\" gives something else: it has changed, or had other "
                        "values for its variables",

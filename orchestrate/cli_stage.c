@@ -241,10 +241,11 @@ static lw_status run_encode(stage *g, const char *arg, lw_err *err)
 
     LW_TRY(lw_template_apply(&g->opt, &g->arena, &template, err));
     LW_TRY(lw_output_check_file(output_of(g), err));
-    LW_TRY(lw_read_prompt(arg, &g->arena, &prompt, err));
+    LW_TRY(lw_settings_resolve(&g->opt, arg, &g->arena, &prompt, err));
     LW_TRY(lw_manifest_parse(NULL, NULL, &g->manifest, err));
     if (template.name)
         LW_TRY(lw_manifest_set_template(g->manifest, template.name, template.digest, err));
+    LW_TRY(lw_manifest_set_variables(g->manifest, &g->opt.variables, err));
     start_submit(g);
     LW_TRY(lw_settings_prompt(&g->opt, prompt, &g->submit, err));
     /* A negative prompt is only encoded for guidance; one that was typed is meant to be used. */
@@ -336,12 +337,13 @@ static lw_status run_verb(lw_cli *cli, stage *g, const lw_opt *options, int argc
     bool help = false;
     lw_status s;
 
+    args[0] = NULL;
     LW_TRY(
         lw_opt_parse(options, argc, argv, &g->opt, args, LW_ARRAY_LEN(args), &n_args, &help, err));
     if (help)
         return LW_OK;
     cli->json = g->opt.json;
-    if (n_args != 1)
+    if (n_args != 1 && !(n_args == 0 && g->opt.messages))
         return lw_fail(err, LW_E_INVALID, "%s takes one argument, %s, not %d", g->verb,
                        g->argument_is, n_args);
     lw_arena_init(&g->arena, "stage", 0);
@@ -370,7 +372,7 @@ lw_status lw_cli_encode(lw_cli *cli, int argc, char **argv, lw_err *err)
                 .default_output = "prompt_embeds.safetensors",
                 .opt = { .think = -1, .guidance = -1 } };
 
-    lw_opt_describe("latentwire encode [OPTION]... PROMPT",
+    lw_opt_describe("latentwire encode [OPTION]... [PROMPT]",
                     "Turn a prompt into embeddings and print the path of the file they are in.");
     return run_verb(cli, &g, encode_options, argc, argv, run_encode, err);
 }

@@ -64,6 +64,21 @@ static void hash_number(crypto_generichash_state *st, bool present, uint64_t v)
     crypto_generichash_update(st, (const unsigned char *)both, sizeof(both));
 }
 
+static void hash_real(crypto_generichash_state *st, bool present, double v)
+{
+    uint64_t bits;
+
+    memcpy(&bits, &v, sizeof(bits));
+    hash_number(st, present, bits);
+}
+
+static void hash_list(crypto_generichash_state *st, bool present, const lw_f64s *list)
+{
+    hash_number(st, present, present ? list->n : 0);
+    for (uint32_t i = 0; present && i < list->n; i++)
+        hash_real(st, true, list->v[i]);
+}
+
 lw_embedding_key lw_embedding_key_of(const lw_contract *c, const lw_msg *task)
 {
     lw_embedding_key key;
@@ -92,6 +107,15 @@ lw_embedding_key lw_embedding_key_of(const lw_contract *c, const lw_msg *task)
     HASH_TASK_NUMBER(raw);
     HASH_TASK_NUMBER(layer);
     HASH_TASK_NUMBER(max_tokens);
+    HASH_TASK_TEXT(messages);
+    hash_list(&st, lw_msg_has(task, layer_blend), &task->layer_blend);
+    HASH_TASK_TEXT(long_prompt);
+    HASH_TASK_NUMBER(weighting);
+    hash_real(&st, lw_msg_has(task, noise), task->noise);
+    HASH_TASK_NUMBER(noise_seed);
+    HASH_TASK_TEXT(keep);
+    HASH_TASK_TEXT(blend_prompt);
+    hash_real(&st, lw_msg_has(task, blend_share), task->blend_share);
     crypto_generichash_final(&st, key.digest, sizeof(key.digest));
     return key;
 }

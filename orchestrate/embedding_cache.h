@@ -6,17 +6,18 @@
 /*
  * What encoders made of texts, so that the same prompt is not encoded twice. The key covers all
  * that the rows depend on: the encoder's weights, tokenizer, back end and precision, every text
- * field, the layer and the token limit. Bounded in bytes; the least recently used go first.
- * Thread rule: one thread.
+ * field, the layers, the token limit and what is done to the rows. Bounded in bytes; the least
+ * recently used go first. Thread rule: one thread.
  */
 
 /** What an encoder made of one text. */
 typedef struct lw_embeds {
-    lw_held rows; /* [tokens, dim] */
-    lw_held ids;  /* [tokens] int32; may be absent */
-    uint64_t n_tokens;
-    bool truncated;
-    char text_digest[65];
+    lw_held rows;                             /* [tokens, dim] */
+    lw_held ids;                              /* [tokens] int32; may be absent */
+    uint64_t n_tokens, n_text_tokens, n_rows; /* the last two 0: not said */
+    bool truncated, reduced;
+    double row_loss; /* when reduced */
+    char text_digest[65], cut_text[161];
     lw_kept_stage stage;
 } lw_embeds;
 

@@ -100,16 +100,52 @@ static bool send_preview(lw_hub *h, lw_hub_job *j)
 
 /* ---- final answers ---- */
 
+/* What the encoder said of the prompt. */
+static lw_status describe_text(const lw_embeds *text, lw_msg *m, lw_err *err)
+{
+    lw_msg_set(m, n_tokens, text->n_tokens);
+    lw_msg_set(m, truncated, text->truncated);
+    lw_msg_set(m, text_digest, text->text_digest);
+    if (text->n_text_tokens)
+        lw_msg_set(m, n_text_tokens, text->n_text_tokens);
+    if (text->n_rows)
+        lw_msg_set(m, n_rows, text->n_rows);
+    if (text->reduced)
+        lw_msg_set(m, row_loss, text->row_loss);
+    if (text->cut_text[0])
+        lw_msg_set(m, cut_text, text->cut_text);
+    return lw_held_present(&text->ids) ? lw_held_add(&text->ids, m, LW_T_TOKEN_IDS, err) : LW_OK;
+}
+
+static lw_status describe_tokens(const lw_kept *tokens, lw_msg *m, lw_err *err)
+{
+    const lw_msg *r = &tokens->msg;
+
+    if (lw_msg_has(r, n_tokens))
+        lw_msg_set(m, n_tokens, r->n_tokens);
+    if (lw_msg_has(r, n_text_tokens))
+        lw_msg_set(m, n_text_tokens, r->n_text_tokens);
+    if (lw_msg_has(r, truncated))
+        lw_msg_set(m, truncated, r->truncated);
+    if (lw_msg_has(r, text_digest))
+        lw_msg_set(m, text_digest, r->text_digest);
+    if (lw_msg_has(r, cut_text))
+        lw_msg_set(m, cut_text, r->cut_text);
+    for (int i = 0; i < tokens->n_tensors; i++)
+        LW_TRY(lw_held_add(&tokens->tensors[i].held, m, tokens->tensors[i].name, err));
+    return LW_OK;
+}
+
 static lw_status describe_result(const lw_hub *h, const lw_hub_job *j, lw_msg *m, lw_err *err)
 {
     const lw_msg *r = &j->request.msg;
     const lw_embeds *text = &j->embeds[LW_POSITIVE];
-    const bool denoised = j->to != LW_ARTEFACT_EMBEDS &&
-                          (j->from == LW_ARTEFACT_PROMPT || j->from == LW_ARTEFACT_EMBEDS);
+    const bool denoised =
+        lw_hub_job_draws(j) && (j->from == LW_ARTEFACT_PROMPT || j->from == LW_ARTEFACT_EMBEDS);
 
     lw_msg_set(m, to, j->to);
     lw_msg_set(m, t_ms, (double)(h->now_ms - j->accepted_ms));
-    if (j->to != LW_ARTEFACT_EMBEDS) {
+    if (lw_hub_job_draws(j)) {
         lw_msg_set(m, width, (uint64_t)j->width);
         lw_msg_set(m, height, (uint64_t)j->height);
         lw_msg_set(m, n, (uint64_t)j->n);
@@ -123,13 +159,10 @@ static lw_status describe_result(const lw_hub *h, const lw_hub_job *j, lw_msg *m
         if (j->n_sigmas)
             lw_msg_set(m, sigmas, ((lw_f64s){ .v = j->sigmas, .n = j->n_sigmas }));
     }
-    if (j->needs[LW_POSITIVE]) {
-        lw_msg_set(m, n_tokens, text->n_tokens);
-        lw_msg_set(m, truncated, text->truncated);
-        lw_msg_set(m, text_digest, text->text_digest);
-        if (lw_held_present(&text->ids))
-            LW_TRY(lw_held_add(&text->ids, m, LW_T_TOKEN_IDS, err));
-    }
+    if (j->to == LW_ARTEFACT_TOKEN_IDS)
+        LW_TRY(describe_tokens(&j->out_tokens, m, err));
+    else if (j->needs[LW_POSITIVE])
+        LW_TRY(describe_text(text, m, err));
     for (int op = LW_OP_NONE + 1; op < LW_N_OPS; op++)
         lw_kept_stage_get(&j->stages[op], &m->stages.by_op[op]);
     lw_msg_mark(m, stages);
@@ -170,6 +203,8 @@ static lw_status track_result(lw_hub_job *j, lw_err *err)
     for (size_t i = 0; i < LW_ARRAY_LEN(parts); i++)
         if (lw_held_present(parts[i]))
             LW_TRY(lw_held_track(parts[i], j->delivery, err));
+    for (int i = 0; i < j->out_tokens.n_tensors; i++)
+        LW_TRY(lw_held_track(&j->out_tokens.tensors[i].held, j->delivery, err));
     return LW_OK;
 }
 
@@ -179,6 +214,7 @@ static void drop_outputs(lw_hub_job *j)
     lw_held_drop(&j->out_latents);
     lw_held_drop(&j->embeds[LW_POSITIVE].rows);
     lw_held_drop(&j->embeds[LW_NEGATIVE].rows);
+    lw_kept_drop(&j->out_tokens);
 }
 
 /* True when it is sent, or can never be. */

@@ -3,7 +3,8 @@
  * there, while others are still being denoised.
  *
  *     prompt --encode--> embeds --denoise--> latents --decode--> image
- *                                               ^--encode_image--'
+ *       |                                       ^--encode_image--'
+ *       '--tokenize--> token_ids
  */
 
 #include <stdio.h>
@@ -119,6 +120,7 @@ void lw_hub_job_free(lw_hub *h, lw_hub_job *j)
         lw_embeds_drop(&j->embeds[i]);
     lw_held_drop(&j->out_latents);
     lw_held_drop(&j->out_image);
+    lw_kept_drop(&j->out_tokens);
     lw_held_drop(&j->preview.tensor);
     lw_delivery_drop(&j->preview.delivery);
     lw_delivery_drop(&j->delivery);
@@ -152,6 +154,11 @@ void lw_hub_job_text_done(lw_hub *h, lw_hub_job *j)
         finish(h, j);
     else
         denoise(h, j);
+}
+
+void lw_hub_job_tokens_done(lw_hub *h, lw_hub_job *j)
+{
+    finish(h, j);
 }
 
 static void picture_done(lw_hub *h, lw_hub_job *j, int picture)
@@ -202,6 +209,12 @@ static bool known_text(lw_hub *h, lw_hub_job *j, int text)
     return false;
 }
 
+static void start_tokens(lw_hub *h, lw_hub_job *j)
+{
+    if (!lw_hub_task_new(h, j, LW_OP_TOKENIZE, LW_POSITIVE, 0, 0))
+        fail_nomem(h, j);
+}
+
 static void start_texts(lw_hub *h, lw_hub_job *j)
 {
     static const char *const names[] = { LW_T_PROMPT_EMBEDS, LW_T_NEGATIVE_EMBEDS };
@@ -240,7 +253,9 @@ static void start_pictures(lw_hub *h, lw_hub_job *j)
 
 void lw_hub_job_start(lw_hub *h, lw_hub_job *j)
 {
-    if (j->from == LW_ARTEFACT_PROMPT || j->from == LW_ARTEFACT_EMBEDS)
+    if (j->to == LW_ARTEFACT_TOKEN_IDS)
+        start_tokens(h, j);
+    else if (j->from == LW_ARTEFACT_PROMPT || j->from == LW_ARTEFACT_EMBEDS)
         start_texts(h, j);
     else
         start_pictures(h, j);
@@ -267,7 +282,7 @@ unsigned lw_hub_job_roles(const lw_hub_job *j)
     for (int i = 0; i < LW_N_TEXTS; i++)
         if (j->needs[i] && !lw_held_present(&j->embeds[i].rows))
             roles |= 1u << LW_ROLE_ENCODER;
-    for (int i = 0; j->to != LW_ARTEFACT_EMBEDS && i < j->n; i++) {
+    for (int i = 0; lw_hub_job_draws(j) && i < j->n; i++) {
         const lw_hub_picture *p = &j->pictures[i];
 
         if (p->done)

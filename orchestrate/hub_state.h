@@ -111,6 +111,7 @@ struct lw_hub_job {
     bool answered;         /* sent, or nobody to send it to */
     lw_delivery *delivery; /* of a RESULT; the job and its budget last until it has left */
     lw_held out_latents, out_image;
+    lw_kept out_tokens; /* the encoder's answer to tokenize */
     lw_err err;
     bool err_retryable;
     lw_op err_op;
@@ -118,6 +119,12 @@ struct lw_hub_job {
     char err_worker[65];
     char reason[257];
 };
+
+/** Whether the job ends in latents or pictures, not with the text. */
+static inline bool lw_hub_job_draws(const lw_hub_job *j)
+{
+    return j->to == LW_ARTEFACT_LATENTS || j->to == LW_ARTEFACT_IMAGE;
+}
 
 /** An error for a client that could not be sent yet: for a job that was never accepted. */
 typedef struct lw_hub_refusal {
@@ -234,6 +241,7 @@ lw_hub_job *lw_hub_job_find(lw_hub *h, const uint8_t *id);
 void lw_hub_job_start(lw_hub *h, lw_hub_job *j);
 /** The results of one stage have come; go on. */
 void lw_hub_job_text_done(lw_hub *h, lw_hub_job *j);
+void lw_hub_job_tokens_done(lw_hub *h, lw_hub_job *j);
 void lw_hub_job_latents_done(lw_hub *h, lw_hub_job *j, int picture);
 void lw_hub_job_image_done(lw_hub *h, lw_hub_job *j, int picture);
 /** End the job with an error. `t` and `worker`, where it arose, may be NULL. */

@@ -62,14 +62,15 @@ static shapes find_shapes(const lw_hub *h)
 
 static lw_status check_route(const lw_msg *m, lw_err *err)
 {
-    const bool forward = m->from < m->to && m->from != LW_ARTEFACT_NONE;
+    const bool forward = m->from < m->to && m->from != LW_ARTEFACT_NONE &&
+                         (m->to != LW_ARTEFACT_TOKEN_IDS || m->from == LW_ARTEFACT_PROMPT);
     const bool backward = m->from == LW_ARTEFACT_IMAGE && m->to == LW_ARTEFACT_LATENTS;
 
     if (forward || backward)
         return LW_OK;
     return lw_fail(err, LW_E_INVALID,
                    "a job cannot go from %s to %s; it goes forward along prompt, prompt_embeds, "
-                   "latents, image, or from image to latents",
+                   "latents, image, from image to latents, or from prompt to token_ids",
                    lw_artefact_name(m->from), lw_artefact_name(m->to));
 }
 
@@ -184,7 +185,7 @@ static lw_status read_texts(lw_hub_job *j, const lw_msg *m, const shapes *s, lw_
 
     LW_TRY(check_text(m, err));
     j->needs[LW_POSITIVE] = j->from == LW_ARTEFACT_PROMPT;
-    j->needs[LW_NEGATIVE] = guided && !given;
+    j->needs[LW_NEGATIVE] = guided && !given && j->to != LW_ARTEFACT_TOKEN_IDS;
     if (j->to == LW_ARTEFACT_EMBEDS && lw_msg_has(m, negative_prompt))
         j->needs[LW_NEGATIVE] = true;
     if (j->from == LW_ARTEFACT_PROMPT)
@@ -232,7 +233,7 @@ static lw_status read_request(const lw_hub *h, const lw_msg *m, lw_hub_job *j, l
     LW_TRY(check_route(m, err));
     j->from = m->from;
     j->to = m->to;
-    j->n = j->to == LW_ARTEFACT_EMBEDS ? 1 : (int)lw_msg_get(m, n, 1);
+    j->n = lw_hub_job_draws(j) ? (int)lw_msg_get(m, n, 1) : 1;
     j->width = (int)lw_msg_get(m, width, s.width);
     j->height = (int)lw_msg_get(m, height, s.height);
     j->steps =
@@ -244,7 +245,7 @@ static lw_status read_request(const lw_hub *h, const lw_msg *m, lw_hub_job *j, l
     if (j->from == LW_ARTEFACT_PROMPT || j->from == LW_ARTEFACT_EMBEDS) {
         LW_TRY(check_sampling(m, j, err));
         LW_TRY(read_texts(j, m, &s, err));
-        if (j->to == LW_ARTEFACT_EMBEDS)
+        if (!lw_hub_job_draws(j))
             return LW_OK;
     } else {
         LW_TRY(read_pictures(j, m, &s, err));
@@ -258,7 +259,8 @@ static lw_status read_request(const lw_hub *h, const lw_msg *m, lw_hub_job *j, l
 static size_t text_length(const lw_msg *m, const char *prompt)
 {
     return strlen(prompt) + strlen(lw_msg_get(m, system_prompt, "")) +
-           strlen(lw_msg_get(m, thinking, "")) + strlen(lw_msg_get(m, assistant, ""));
+           strlen(lw_msg_get(m, messages, "")) + strlen(lw_msg_get(m, thinking, "")) +
+           strlen(lw_msg_get(m, assistant, ""));
 }
 
 /* No token is shorter than a byte, and the chat template adds some tokens of its own. */
@@ -277,6 +279,8 @@ static size_t bytes_needed(const lw_hub *h, const lw_hub_job *j, const lw_msg *m
     const size_t n = (size_t)j->n;
     size_t bytes = sizeof(*j) + n * sizeof(*j->pictures) + lw_kept_bytes(m);
 
+    if (j->to == LW_ARTEFACT_TOKEN_IDS) /* the text; of each token id, length, weight, kept */
+        return bytes + (text_length(m, lw_msg_get(m, prompt, "")) + 16384) * (1 + 4 + 4 + 4 + 1);
     if (j->needs[LW_POSITIVE])
         bytes += rows_bytes(m, lw_msg_get(m, prompt, ""), &s);
     if (j->needs[LW_NEGATIVE])

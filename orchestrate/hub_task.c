@@ -126,15 +126,30 @@ double lw_hub_task_cost(const lw_hub_task *t)
 {
     double pixels = t->job ? (double)t->job->width * t->job->height : 0;
 
-    return t->op == LW_OP_ENCODE || pixels < 65536 ? 1 : pixels / 65536;
+    return t->op == LW_OP_ENCODE || t->op == LW_OP_TOKENIZE || pixels < 65536 ? 1 : pixels / 65536;
 }
 
 #define COPY(m)                                                                                    \
     if (lw_msg_has(r, m))                                                                          \
     lw_msg_set(ret, m, r->m)
 
-static void describe_text(const lw_msg *r, int text, lw_msg *ret)
+/* What is done to the rows of the prompt is no business of the negative one. */
+static void describe_prompt_only(const lw_hub_job *j, lw_msg *ret)
 {
+    const lw_msg *r = &j->request.msg;
+
+    COPY(weighting);
+    COPY(blend_prompt);
+    COPY(blend_share);
+    if (lw_msg_get(r, noise, 0) == 0)
+        return;
+    COPY(noise);
+    lw_msg_set(ret, noise_seed, lw_msg_get(r, noise_seed, j->seed));
+}
+
+static void describe_text(const lw_hub_job *j, int text, lw_msg *ret)
+{
+    const lw_msg *r = &j->request.msg;
     const bool negative = text == LW_NEGATIVE;
 
     lw_msg_set(ret, prompt,
@@ -145,6 +160,14 @@ static void describe_text(const lw_msg *r, int text, lw_msg *ret)
     COPY(think_block);
     COPY(layer);
     COPY(max_tokens);
+    COPY(messages);
+    COPY(layer_blend);
+    COPY(long_prompt);
+    if (!negative)
+        describe_prompt_only(j, ret);
+    /* Nothing would be left of an empty text. */
+    if (lw_msg_has(r, keep) && (!negative || ret->prompt[0] || strcmp(r->keep, "prompt") != 0))
+        lw_msg_set(ret, keep, r->keep);
     /* An empty negative text goes through the template even when the prompt is given raw: a text
      * of no tokens means nothing to an encoder. */
     if (lw_msg_has(r, raw) && (!negative || ret->prompt[0]))
@@ -189,7 +212,8 @@ lw_status lw_hub_task_message(const lw_hub *h, const lw_hub_task *t, lw_msg *ret
     lw_msg_set(ret, attempt, (uint64_t)t->attempt);
     switch (t->op) {
     case LW_OP_ENCODE:
-        describe_text(r, t->text, ret);
+    case LW_OP_TOKENIZE:
+        describe_text(j, t->text, ret);
         return LW_OK;
     case LW_OP_DENOISE:
         return describe_denoise(h, t, ret, err);

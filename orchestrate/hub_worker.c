@@ -213,12 +213,38 @@ static lw_status take_encode(lw_hub *h, lw_hub_session *s, lw_hub_task *t, const
         LW_TRY(lw_held_take(&e->ids, ids, err));
     e->n_tokens = lw_msg_get(m, n_tokens, (uint64_t)rows->t.shape[0]);
     e->truncated = lw_msg_get(m, truncated, false);
+    e->n_text_tokens = lw_msg_get(m, n_text_tokens, 0);
+    e->n_rows = lw_msg_get(m, n_rows, 0);
+    e->reduced = lw_msg_has(m, row_loss);
+    e->row_loss = lw_msg_get(m, row_loss, 0);
     snprintf(e->text_digest, sizeof(e->text_digest), "%s", lw_msg_get(m, text_digest, ""));
+    snprintf(e->cut_text, sizeof(e->cut_text), "%s", lw_msg_get(m, cut_text, ""));
     lw_kept_stage_add(&e->stage, &s->contract, s->name, lw_msg_get(m, t_ms, 0));
     LW_TRY(lw_hub_task_message(h, t, &task, err));
     key = lw_embedding_key_of(&s->contract, &task);
     lw_embedding_cache_put(h->cache, &key, e);
     return LW_OK;
+}
+
+static bool is_1d(const lw_msg_tensor *mt, lw_dtype dtype)
+{
+    return mt && mt->t.dtype == dtype && mt->t.rank == 1;
+}
+
+/* Whatever the worker says of the tokens, within the room that the job has. */
+static lw_status take_tokens(lw_hub_task *t, const lw_msg *m, lw_err *err)
+{
+    const lw_msg_tensor *ids = lw_msg_tensor_find(m, LW_T_TOKEN_IDS);
+    const lw_msg_tensor *text = lw_msg_tensor_find(m, LW_T_TEXT);
+
+    if (!is_1d(ids, LW_I32))
+        return misfit(ids, LW_T_TOKEN_IDS, "int32 [tokens]", err);
+    if (!is_1d(text, LW_U8))
+        return misfit(text, LW_T_TEXT, "uint8 [bytes]", err);
+    if (lw_kept_bytes(m) > t->job->reserved_bytes)
+        return lw_fail(err, LW_E_INTERNAL, "the result has %zu bytes, more than its text can give",
+                       lw_kept_bytes(m));
+    return lw_kept_take(&t->job->out_tokens, m, err);
 }
 
 static lw_status take_latents(lw_hub *h, lw_hub_task *t, const lw_msg *m, lw_err *err)
@@ -272,9 +298,10 @@ static void take_result(lw_hub *h, lw_hub_session *s, lw_hub_task *t, const lw_m
         return;
     }
     learn_step(h, t, t->step + 1); /* from the last step to the answer */
-    st = op == LW_OP_ENCODE   ? take_encode(h, s, t, m, &err)
-         : op == LW_OP_DECODE ? take_image(t, m, &err)
-                              : take_latents(h, t, m, &err);
+    st = op == LW_OP_ENCODE     ? take_encode(h, s, t, m, &err)
+         : op == LW_OP_TOKENIZE ? take_tokens(t, m, &err)
+         : op == LW_OP_DECODE   ? take_image(t, m, &err)
+                                : take_latents(h, t, m, &err);
     lw_hub_task_detach(t);
     if (st != LW_OK) {
         lw_hub_job_fail(h, j, &err, t, s->name); /* frees t */
@@ -285,6 +312,8 @@ static void take_result(lw_hub *h, lw_hub_session *s, lw_hub_task *t, const lw_m
     lw_hub_task_free(h, t);
     if (op == LW_OP_ENCODE)
         lw_hub_job_text_done(h, j);
+    else if (op == LW_OP_TOKENIZE)
+        lw_hub_job_tokens_done(h, j);
     for (int i = first; op != LW_OP_ENCODE && i < first + count && !j->final; i++)
         if (op == LW_OP_DECODE)
             lw_hub_job_image_done(h, j, i);

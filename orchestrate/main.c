@@ -16,12 +16,14 @@ static const struct {
     const char *help;
 } verbs[] = {
     { "generate", lw_cli_generate, "make pictures from a prompt" },
+    { "prompt", lw_cli_prompt, "what becomes of a prompt: its text and its tokens" },
     { "encode", lw_cli_encode, "one stage: prompt to embeddings (safetensors)" },
     { "denoise", lw_cli_denoise, "one stage: embeddings to latents (safetensors)" },
     { "decode", lw_cli_decode, "one stage: latents to pictures" },
     { "encode-image", lw_cli_encode_image, "the way back: a picture to latents" },
     { "show", lw_cli_show, "what a picture was made from" },
     { "replay", lw_cli_replay, "make a picture again and compare" },
+    { "compare", lw_cli_compare, "embeddings or pictures against each other" },
     { "hub", NULL, "run a hub that workers and clients connect to" },
     { "status", lw_cli_status, "show a running hub, its workers and jobs" },
     { "doctor", lw_cli_doctor, "check this machine, the programs and the model" },

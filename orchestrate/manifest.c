@@ -15,9 +15,10 @@
     S(prompt)                                                                                      \
     S(negative_prompt) S(system_prompt) S(thinking) S(assistant) B(think_block) B(raw) I(layer)    \
         U(max_tokens) U(width) U(height) U(steps) U(seed) F(guidance) F(cfg_normalization)         \
-            F(cfg_truncation) F(shift) U(tile)
+            F(cfg_truncation) F(shift) U(tile) S(messages) S(long_prompt) B(weighting) F(noise)    \
+                U(noise_seed) S(keep) S(blend_prompt) F(blend_share)
 /* clang-format on */
-#define RESULT_KEYS(U, B, S) U(n_tokens) B(truncated) S(text_digest)
+#define RESULT_KEYS(U, F, B, S) U(n_tokens) U(n_rows) F(row_loss) B(truncated) S(text_digest)
 
 #define DIGEST_BYTES 32
 
@@ -70,6 +71,21 @@ static bool all_numbers(const json_t *array)
     return true;
 }
 
+static bool all_texts(const json_t *object)
+{
+    const char *key;
+    json_t *v;
+
+    if (!json_is_object(object) || json_object_size(object) > LW_MANIFEST_MAX_VARIABLES)
+        return false;
+    json_object_foreach((json_t *)object, key, v)
+    {
+        if (!json_is_string(v))
+            return false;
+    }
+    return true;
+}
+
 static bool all_ids(const json_t *array)
 {
     if (!json_is_array(array) || json_array_size(array) > LW_MANIFEST_MAX_IDS)
@@ -91,7 +107,7 @@ static bool copy_known(json_t *to, const json_t *from)
 #define KEY_B(m)      KEY(m, json_is_boolean)
 #define KEY_S(m)      KEY(m, json_is_string)
     REQUEST_KEYS(KEY_U, KEY_I, KEY_F, KEY_B, KEY_S)
-    RESULT_KEYS(KEY_U, KEY_B, KEY_S)
+    RESULT_KEYS(KEY_U, KEY_F, KEY_B, KEY_S)
     KEY_S(template)
     KEY_S(template_digest)
 #undef KEY_U
@@ -100,6 +116,8 @@ static bool copy_known(json_t *to, const json_t *from)
 #undef KEY_B
 #undef KEY_S
     KEY(sigmas, all_numbers)
+    KEY(layer_blend, all_numbers)
+    KEY(variables, all_texts)
     KEY(token_ids, all_ids)
     KEY(token_ids_digest, json_is_string)
 #undef KEY
@@ -176,16 +194,16 @@ static bool set_stages(json_t *m, const lw_stages *s)
     return true;
 }
 
-static bool set_sigmas(json_t *m, const lw_f64s *sigmas)
+static bool set_list(json_t *m, const char *key, const lw_f64s *list)
 {
     json_t *a = json_array();
 
-    for (uint32_t i = 0; a && i < sigmas->n; i++)
-        if (json_array_append_new(a, json_real(sigmas->v[i]))) {
+    for (uint32_t i = 0; a && i < list->n; i++)
+        if (json_array_append_new(a, json_real(list->v[i]))) {
             json_decref(a);
             return false;
         }
-    return json_object_set_new(m, "sigmas", a) == 0;
+    return json_object_set_new(m, key, a) == 0;
 }
 
 /* BLAKE2b-256 of the ids as little-endian int32. */
@@ -245,17 +263,21 @@ lw_status lw_manifest_add(json_t *m, const lw_msg *submit, const lw_msg *result,
 #undef SET_B
 #undef SET_S
 #define SET_U(key) SET(result, key, json_integer((json_int_t)result->key))
+#define SET_F(key) SET(result, key, json_real(result->key))
 #define SET_B(key) SET(result, key, json_boolean(result->key))
 #define SET_S(key) SET(result, key, json_string(result->key))
-    RESULT_KEYS(SET_U, SET_B, SET_S)
+    RESULT_KEYS(SET_U, SET_F, SET_B, SET_S)
 #undef SET_U
+#undef SET_F
 #undef SET_B
 #undef SET_S
 #undef SET
     if (ok && lw_msg_tensor_find(result, LW_T_TOKEN_IDS))
         ok = set_token_ids(m, lw_msg_tensor_find(result, LW_T_TOKEN_IDS));
     if (ok && lw_msg_has(result, sigmas))
-        ok = set_sigmas(m, &result->sigmas);
+        ok = set_list(m, "sigmas", &result->sigmas);
+    if (ok && lw_msg_has(submit, layer_blend))
+        ok = set_list(m, "layer_blend", &submit->layer_blend);
     if (ok && lw_msg_has(result, stages))
         ok = set_stages(m, &result->stages);
     return ok ? LW_OK
@@ -268,6 +290,26 @@ lw_status lw_manifest_set_template(json_t *m, const char *name, const char *dige
         json_object_set_new(m, "template_digest", json_string(digest)))
         return lw_fail(err, LW_E_NOMEM, "no memory for the manifest");
     return LW_OK;
+}
+
+lw_status lw_manifest_set_variables(json_t *m, const lw_opt_list *variables, lw_err *err)
+{
+    json_t *o = json_object();
+    bool ok = o != NULL;
+
+    for (int i = 0; ok && i < variables->n; i++) {
+        const char *item = variables->items[i], *eq = strchr(item, '=');
+        char name[256];
+
+        if (!eq || (size_t)(eq - item) >= sizeof(name))
+            continue; /* the template has said so */
+        memcpy(name, item, (size_t)(eq - item));
+        name[eq - item] = '\0';
+        ok = json_object_set_new(o, name, json_string(eq + 1)) == 0;
+    }
+    ok = ok && (variables->n == 0 || json_object_set(m, "variables", o) == 0);
+    json_decref(o);
+    return ok ? LW_OK : lw_fail(err, LW_E_NOMEM, "no memory for the manifest");
 }
 
 json_t *lw_manifest_picture(const json_t *m, uint64_t index)

@@ -38,6 +38,16 @@ static const struct {
     { "raw", SWITCH, 0, 0 },
     { "layer", WHOLE, -1024, 1024 },
     { "max_tokens", WHOLE, 1, 65536 },
+    { "messages", TEXT, 0, MAX_TEXT },
+    { "long_prompt", TEXT, 0, 16 },
+    { "weighting", SWITCH, 0, 0 },
+    { "noise", NUMBER, 0, 100 },
+    { "noise_seed", WHOLE, -0x1p63, 0x1p63 },
+    { "keep", TEXT, 0, 16 },
+    { "blend_prompt", TEXT, 0, MAX_TEXT },
+    { "blend_share", NUMBER, 0, 1 },
+    { "n_rows", WHOLE, 0, 65536 },
+    { "row_loss", NUMBER, 0, 1 },
     { "n_tokens", WHOLE, 0, 65536 },
     { "truncated", SWITCH, 0, 0 },
     { "text_digest", TEXT, 0, MAX_DIGEST },
@@ -119,7 +129,7 @@ static lw_status check_fields(const json_t *m, const char *label, lw_err *err)
 
 /* An array of 0 to `most` numbers, when it is there. */
 static lw_status check_array(const json_t *m, const char *label, const char *key, bool whole,
-                             double max, size_t most, lw_err *err)
+                             double min, double max, size_t most, lw_err *err)
 {
     const json_t *a = json_object_get(m, key), *v;
     size_t i;
@@ -130,7 +140,22 @@ static lw_status check_array(const json_t *m, const char *label, const char *key
         return bad_value(label, key, "a list of numbers of a sensible length", err);
     json_array_foreach(a, i, v)
     {
-        LW_TRY(check_number(v, label, key, whole, 0, max, err));
+        LW_TRY(check_number(v, label, key, whole, min, max, err));
+    }
+    return LW_OK;
+}
+
+static lw_status check_variables(const json_t *m, const char *label, lw_err *err)
+{
+    const json_t *all = json_object_get(m, "variables");
+    const char *key;
+    json_t *v;
+
+    if (all && (!json_is_object(all) || json_object_size(all) > LW_MANIFEST_MAX_VARIABLES))
+        return bad_value(label, "variables", "an object of at most 32 texts", err);
+    json_object_foreach((json_t *)all, key, v)
+    {
+        LW_TRY(check_text(v, label, "variables", MAX_TEXT, err));
     }
     return LW_OK;
 }
@@ -183,8 +208,10 @@ static lw_status check(const json_t *m, const char *label, lw_err *err)
                        "later latentwire",
                        label, (long long)json_integer_value(format), LW_MANIFEST_VERSION);
     LW_TRY(check_fields(m, label, err));
-    LW_TRY(check_array(m, label, "sigmas", false, 1, LW_MAX_SIGMAS, err));
-    LW_TRY(check_array(m, label, "token_ids", true, INT32_MAX, LW_MANIFEST_MAX_IDS, err));
+    LW_TRY(check_array(m, label, "sigmas", false, 0, 1, LW_MAX_SIGMAS, err));
+    LW_TRY(check_array(m, label, "token_ids", true, 0, INT32_MAX, LW_MANIFEST_MAX_IDS, err));
+    LW_TRY(check_array(m, label, "layer_blend", false, -1024, 1024, 2 * LW_MAX_BLEND, err));
+    LW_TRY(check_variables(m, label, err));
     LW_TRY(check_stages(m, label, err));
     return check_whole(m, label, err);
 }
@@ -252,11 +279,19 @@ static lw_status check_complete(const json_t *m, const char *label, lw_err *err)
     return LW_OK;
 }
 
-lw_status lw_recipe_submit(const json_t *m, const char *label, double sigmas[LW_MAX_SIGMAS],
+/* A list that check_array has checked. */
+static lw_f64s copy_list(const json_t *list, double *to)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        to[i] = json_number_value(json_array_get(list, i));
+    return (lw_f64s){ .v = to, .n = (uint32_t)json_array_size(list) };
+}
+
+lw_status lw_recipe_submit(const json_t *m, const char *label, lw_recipe_numbers *numbers,
                            lw_msg *ret, lw_err *err)
 {
-    const json_t *v, *levels = json_object_get(m, "sigmas");
-    size_t i;
+    const json_t *v, *blend = json_object_get(m, "layer_blend"),
+                     *levels = json_object_get(m, "sigmas");
 
     LW_TRY(check_origin(m, label, err));
     LW_TRY(check_complete(m, label, err));
@@ -289,19 +324,23 @@ lw_status lw_recipe_submit(const json_t *m, const char *label, double sigmas[LW_
     SET_NUMBER(cfg_truncation)
     SET_NUMBER(shift)
     SET_WHOLE(tile)
+    SET_TEXT(messages)
+    SET_TEXT(long_prompt)
+    SET_SWITCH(weighting)
+    SET_NUMBER(noise)
+    SET_WHOLE(noise_seed)
+    SET_TEXT(keep)
+    SET_TEXT(blend_prompt)
+    SET_NUMBER(blend_share)
 #undef SET_TEXT
 #undef SET_WHOLE
 #undef SET_NUMBER
 #undef SET_SWITCH
 #undef SET
-    if (!levels)
-        return LW_OK;
-    /* The levels themselves: the schedule of the model may be another by now. */
-    json_array_foreach(levels, i, v)
-    {
-        sigmas[i] = json_number_value(v);
-    }
-    lw_msg_set(ret, sigmas, ((lw_f64s){ .v = sigmas, .n = (uint32_t)json_array_size(levels) }));
+    if (blend)
+        lw_msg_set(ret, layer_blend, copy_list(blend, numbers->layer_blend));
+    if (levels) /* the levels themselves: the schedule of the model may be another by now */
+        lw_msg_set(ret, sigmas, copy_list(levels, numbers->sigmas));
     return LW_OK;
 }
 

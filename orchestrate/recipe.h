@@ -20,14 +20,20 @@
 LW_MUST_USE lw_status lw_recipe_read(const char *text, const char *label, json_t **ret,
                                      lw_err *err);
 
+/** The lists of numbers of a recipe. */
+typedef struct lw_recipe_numbers {
+    double sigmas[LW_MAX_SIGMAS];
+    double layer_blend[2 * LW_MAX_BLEND];
+} lw_recipe_numbers;
+
 /**
- * Fill a request for the one picture of a checked recipe. Strings are borrowed from it; `sigmas` is
- * where the noise levels go, and outlives the message. Errors: LW_E_PRECONDITION with all that is
+ * Fill a request for the one picture of a checked recipe. Strings are borrowed from it; `numbers`
+ * is where its lists go, and outlives the message. Errors: LW_E_PRECONDITION with all that is
  * missing, or that the picture was made from embeddings, latents or a picture, which are not in its
  * file.
  */
 LW_MUST_USE lw_status lw_recipe_submit(const json_t *recipe, const char *label,
-                                       double sigmas[LW_MAX_SIGMAS], lw_msg *ret, lw_err *err);
+                                       lw_recipe_numbers *numbers, lw_msg *ret, lw_err *err);
 
 /**
  * Who would do the work now, by a hub's report: an object as "stages" of a manifest. A stage whose

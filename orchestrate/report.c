@@ -29,13 +29,51 @@ void lw_report_deinit(lw_report *r)
     *r = (lw_report){ 0 };
 }
 
+/* Text of a stranger in one line. */
+static void print_excerpt(const char *text)
+{
+    for (const char *c = text; *c; c++)
+        fputc((unsigned char)*c < 0x20 || *c == 0x7f ? ' ' : *c, stderr);
+}
+
+static void warn_of_loss(const lw_msg *result)
+{
+    const unsigned long long all = lw_msg_get(result, n_text_tokens, result->n_tokens);
+    const unsigned long long rows = lw_msg_get(result, n_rows, result->n_tokens);
+
+    if (lw_msg_get(result, truncated, false)) {
+        fprintf(stderr,
+                "latentwire: warning: the prompt has %llu tokens, %llu are kept "
+                "(--max-tokens)",
+                all, (unsigned long long)result->n_tokens);
+        if (lw_msg_has(result, cut_text)) {
+            fputs("; cut from: ", stderr);
+            print_excerpt(result->cut_text);
+        }
+        fputc('\n', stderr);
+    }
+    if (lw_msg_has(result, row_loss))
+        fprintf(stderr,
+                "latentwire: warning: the prompt has %llu tokens, reduced to %llu rows "
+                "(--long-prompt); %.1f %% of the rows' variance is lost\n",
+                all, rows, 100 * result->row_loss);
+}
+
+/* Once, however many results say it. */
+static void report_loss(lw_report *r, const lw_msg *result)
+{
+    const bool lost = lw_msg_get(result, truncated, false) || lw_msg_has(result, row_loss);
+    const char *digest = lw_msg_get(result, text_digest, "");
+
+    if (!lost || !strcmp(r->warned_digest, digest))
+        return;
+    snprintf(r->warned_digest, sizeof(r->warned_digest), "%s", digest);
+    warn_of_loss(result);
+}
+
 lw_status lw_report_result(lw_report *r, const lw_msg *result, lw_err *err)
 {
-    if (lw_msg_has(result, n_tokens)) {
-        r->n_tokens = result->n_tokens;
-        r->has_tokens = true;
-    }
-    r->truncated = r->truncated || lw_msg_get(result, truncated, false);
+    report_loss(r, result);
     if (!lw_msg_has(result, stages))
         return LW_OK;
     for (int op = LW_OP_NONE + 1; op < LW_N_OPS; op++) {
@@ -118,9 +156,6 @@ lw_status lw_report_print(const lw_report *r, bool json, const json_t *manifest,
     const json_t *file;
     size_t i;
 
-    if (r->truncated)
-        fprintf(stderr, "latentwire: note: the prompt was cut to %llu tokens (--max-tokens)\n",
-                (unsigned long long)r->n_tokens);
     if (json)
         return print_json(r, manifest, run, err);
     json_array_foreach(r->files, i, file)

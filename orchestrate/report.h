@@ -15,14 +15,13 @@ typedef struct lw_report {
     json_t *stages;
     double t_ms[LW_N_OPS];
     int64_t start_ms;
-    uint64_t n_tokens;
-    bool has_tokens, truncated;
+    char warned_digest[65]; /* of the text whose loss was told */
 } lw_report;
 
 LW_MUST_USE lw_status lw_report_init(lw_report *r, lw_err *err);
 void lw_report_deinit(lw_report *r);
 
-/** Take times and stages from a result. */
+/** Take times and stages from a result; a warning says what was lost of a long prompt. */
 LW_MUST_USE lw_status lw_report_result(lw_report *r, const lw_msg *result, lw_err *err);
 
 /** File `index` was written. has_seed false: it is not a picture. */

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "common/utf8.h"
 
@@ -159,38 +158,6 @@ lw_status lw_parse_stage_words(const char *option, const char *text, lw_arena *a
     return LW_OK;
 }
 
-lw_status lw_read_prompt(const char *arg, lw_arena *a, const char **ret, lw_err *err)
-{
-    char text[MAX_PROMPT_BYTES + 1];
-    size_t n = 0;
-
-    if (strcmp(arg, "-")) {
-        *ret = arg;
-        return LW_OK;
-    }
-    while (n < sizeof(text)) {
-        ssize_t got = read(STDIN_FILENO, text + n, sizeof(text) - n);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return lw_fail(err, LW_E_IO, "cannot read the prompt from standard input: %s",
-                           strerror(errno));
-        if (got == 0)
-            break;
-        n += (size_t)got;
-    }
-    if (n > MAX_PROMPT_BYTES)
-        return lw_fail(err, LW_E_TOO_LARGE, "the prompt on standard input is longer than %d bytes",
-                       MAX_PROMPT_BYTES);
-    if (n > 0 && text[n - 1] == '\n')
-        n--; /* the line end that `echo` adds is not part of a prompt */
-    if (memchr(text, 0, n) != NULL)
-        return lw_fail(err, LW_E_INVALID, "the prompt on standard input has a zero byte in it");
-    *ret = lw_arena_strndup(a, text, n, err);
-    return *ret ? LW_OK : LW_E_NOMEM;
-}
-
 /* The hub would refuse these too, but only after a private one has loaded gigabytes. */
 static lw_status check_text(const char *what, const char *text, lw_err *err)
 {
@@ -205,6 +172,27 @@ static lw_status check_text(const char *what, const char *text, lw_err *err)
     return LW_OK;
 }
 
+/* What is at its default stays out, and so out of the manifest. */
+static void set_controls(const lw_settings *s, lw_msg *m)
+{
+    if (s->turns)
+        lw_msg_set(m, messages, s->turns);
+    if (s->long_prompt && strcmp(s->long_prompt, "truncate") != 0)
+        lw_msg_set(m, long_prompt, s->long_prompt);
+    if (s->weighting)
+        lw_msg_set(m, weighting, true);
+    if (s->keep && strcmp(s->keep, "all") != 0)
+        lw_msg_set(m, keep, s->keep);
+    if (s->blend) {
+        lw_msg_set(m, blend_prompt, s->blend);
+        lw_msg_set(m, blend_share, s->blend_share);
+    }
+    if (s->noise > 0) {
+        lw_msg_set(m, noise, s->noise);
+        lw_msg_set(m, noise_seed, s->noise_seed_value);
+    }
+}
+
 lw_status lw_settings_prompt(const lw_settings *s, const char *prompt, lw_msg *m, lw_err *err)
 {
     LW_TRY(check_text("the prompt", prompt, err));
@@ -212,6 +200,10 @@ lw_status lw_settings_prompt(const lw_settings *s, const char *prompt, lw_msg *m
     LW_TRY(check_text("--system", s->system, err));
     LW_TRY(check_text("--thinking", s->thinking, err));
     LW_TRY(check_text("--assistant", s->assistant, err));
+    LW_TRY(check_text("--blend", s->blend, err));
+    LW_TRY(check_text("the conversation of --messages, without its last turn,", s->turns, err));
+    if (!s->resolved && (s->layers || s->messages || s->noise_seed || s->clean || s->strip_quotes))
+        return lw_fail(err, LW_E_INTERNAL, "the settings were used before they were resolved");
     lw_msg_set(m, prompt, prompt);
     if (s->negative)
         lw_msg_set(m, negative_prompt, s->negative);
@@ -225,9 +217,18 @@ lw_status lw_settings_prompt(const lw_settings *s, const char *prompt, lw_msg *m
         lw_msg_set(m, think_block, true);
     if (s->raw)
         lw_msg_set(m, raw, true);
-    lw_msg_set(m, layer, s->layer);
+    if (s->layer_blend.n)
+        lw_msg_set(m, layer_blend, s->layer_blend);
+    else
+        lw_msg_set(m, layer, s->layer);
     lw_msg_set(m, max_tokens, (uint64_t)s->max_tokens);
+    set_controls(s, m);
     return LW_OK;
+}
+
+bool lw_settings_noise_varies(const lw_settings *s)
+{
+    return s->noise > 0 && !s->noise_seed;
 }
 
 void lw_settings_sampling(const lw_settings *s, int width, int height, int steps, uint64_t seed,
@@ -237,6 +238,8 @@ void lw_settings_sampling(const lw_settings *s, int width, int height, int steps
     lw_msg_set(m, height, (uint64_t)height);
     lw_msg_set(m, steps, (uint64_t)steps);
     lw_msg_set(m, seed, seed);
+    if (lw_settings_noise_varies(s) && lw_msg_has(m, noise))
+        lw_msg_set(m, noise_seed, seed);
     lw_msg_set(m, n, (uint64_t)s->count);
     lw_msg_set(m, guidance, s->guidance);
     lw_msg_set(m, cfg_normalization, s->cfg_normalization);

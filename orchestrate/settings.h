@@ -16,6 +16,16 @@ typedef struct lw_settings {
     int think; /* below 0: not said */
     bool raw;
     int64_t layer, max_tokens;
+    const char *messages, *prompts; /* files */
+    bool strip_quotes, clean;
+    const char *layers, *long_prompt, *noise_seed, *keep, *blend;
+    bool weighting;
+    double noise, blend_share;
+    /* prompt: what lw_settings_resolve made of it */
+    bool resolved;
+    const char *turns; /* of --messages, as on the wire */
+    lw_f64s layer_blend;
+    uint64_t noise_seed_value;
     /* template */
     const char *template_name, *templates;
     lw_opt_list variables;
@@ -58,7 +68,35 @@ typedef struct lw_settings {
     { .name = "layer", .kind = LW_OPT_INT, .offset = LW_SET(layer), .dflt = "-2", .min = -1024,    \
       .max = 1024, .value = "N", .help = "which hidden state of the encoder" },                    \
     { .name = "max-tokens", .kind = LW_OPT_INT, .offset = LW_SET(max_tokens), .dflt = "512",       \
-      .min = 1, .max = 65536, .value = "N", .help = "tokens after which the prompt is cut" }
+      .min = 1, .max = 65536, .value = "N", .help = "tokens after which the prompt is cut" },      \
+    { .name = "messages", .kind = LW_OPT_STR, .offset = LW_SET(messages), .value = "FILE",         \
+      .help = "a conversation (JSON); its last user turn is the prompt when none is given" },      \
+    { .name = "strip-quotes", .kind = LW_OPT_FLAG, .offset = LW_SET(strip_quotes),                 \
+      .help = "delete all double quotes from the texts" },                                         \
+    { .name = "clean", .kind = LW_OPT_FLAG, .offset = LW_SET(clean),                               \
+      .help = "trim the texts and shorten runs of white space" },                                  \
+    { .name = "layers", .kind = LW_OPT_STR, .offset = LW_SET(layers), .value = "SPEC",             \
+      .help = "weighted sum of hidden states instead of --layer: \"-2:0.7,-6:0.3\"" },             \
+    { .name = "long-prompt", .kind = LW_OPT_CHOICE, .offset = LW_SET(long_prompt),                 \
+      .dflt = "truncate", .choices = "truncate|interpolate|pool|attention_pool", .value = "HOW",   \
+      .help = "what becomes of more than --max-tokens tokens" },                                   \
+    { .name = "weighting", .kind = LW_OPT_FLAG, .offset = LW_SET(weighting),                       \
+      .help = "read (words:1.3) in the prompt" },                                                  \
+    { .name = "noise", .kind = LW_OPT_DOUBLE, .offset = LW_SET(noise), .min = 0, .max = 100,       \
+      .value = "F", .help = "gaussian noise on the embedding, F times each row's deviation" },     \
+    { .name = "noise-seed", .kind = LW_OPT_STR, .offset = LW_SET(noise_seed), .value = "S",        \
+      .help = "seed of that noise (default: the picture's seed)" },                                \
+    { .name = "keep", .kind = LW_OPT_CHOICE, .offset = LW_SET(keep), .dflt = "all",                \
+      .choices = "all|prompt|no_system", .value = "ROWS",                                          \
+      .help = "which rows of the embedding go on to the denoiser" },                               \
+    { .name = "blend", .kind = LW_OPT_STR, .offset = LW_SET(blend), .value = "TEXT",               \
+      .help = "a second prompt, mixed into the first" },                                           \
+    { .name = "blend-share", .kind = LW_OPT_DOUBLE, .offset = LW_SET(blend_share), .dflt = "0.5",  \
+      .min = 0, .max = 1, .value = "F", .help = "share of the second prompt" }
+
+#define LW_OPTS_PROMPTS                                                                            \
+    { .name = "prompts", .kind = LW_OPT_STR, .offset = LW_SET(prompts), .value = "FILE",           \
+      .help = "prompts, one a line; blank lines and those with # in front are left out" }
 
 #define LW_OPTS_TEMPLATE                                                                           \
     { .name = "template", .letter = 't', .kind = LW_OPT_STR, .offset = LW_SET(template_name),      \
@@ -169,15 +207,44 @@ LW_MUST_USE lw_status lw_parse_stage_ints(const char *option, const char *text, 
 LW_MUST_USE lw_status lw_parse_stage_words(const char *option, const char *text, lw_arena *a,
                                            const char *ret[LW_N_ROLES], lw_err *err);
 
+/** "-2:0.7,-6:0.3" as pairs layer, weight for the wire (1 when no weight is given); 1 to
+ * LW_MAX_BLEND pairs. The numbers lie in `a`. Errors: LW_E_INVALID, LW_E_NOMEM. */
+LW_MUST_USE lw_status lw_parse_layers(const char *text, lw_arena *a, lw_f64s *ret, lw_err *err);
+
 /** Text of a prompt argument: itself, or standard input for "-". Lies in `a` or in argv. Errors:
  * LW_E_IO, LW_E_TOO_LARGE. */
 LW_MUST_USE lw_status lw_read_prompt(const char *arg, lw_arena *a, const char **ret, lw_err *err);
+
+/** The prompts of a file ("-": standard input), one a line, without blank lines and those that
+ * begin with #; at least one. Lies in `a`. Errors: those of lw_file_read, LW_E_INVALID (none, or
+ * a line that is not UTF-8 or has a zero byte), LW_E_TOO_LARGE (naming the line). */
+LW_MUST_USE lw_status lw_read_prompts(const char *path, lw_arena *a, const char *const **ret,
+                                      size_t *ret_n, lw_err *err);
+
+/** --strip-quotes and --clean on a text; itself when neither is set. Lies in `a`, or is `text`.
+ * NULL: no memory. */
+const char *lw_settings_clean(const lw_settings *s, const char *text, lw_arena *a, lw_err *err);
+
+/**
+ * Read what the prompt group names and check what can be checked without a model: the conversation
+ * of --messages, the prompt (`arg`, "-" for standard input, or NULL for the last turn of the
+ * conversation), --layers, --noise-seed; and clean the texts, if asked for, in place. Call it once,
+ * after the template was applied and before lw_settings_prompt. With several prompts it is called
+ * with one of them as `arg`, and lw_settings_clean does the others. Errors: LW_E_INVALID, those of
+ * lw_read_prompt and lw_file_read.
+ */
+LW_MUST_USE lw_status lw_settings_resolve(lw_settings *s, const char *arg, lw_arena *a,
+                                          const char **ret_prompt, lw_err *err);
 
 /** Put the prompt group into a request. Strings are borrowed. Errors: LW_E_INVALID (not UTF-8),
  * LW_E_TOO_LARGE. */
 LW_MUST_USE lw_status lw_settings_prompt(const lw_settings *s, const char *prompt, lw_msg *m,
                                          lw_err *err);
-/** Put the sampling group into a request, with size, steps and seed already resolved. */
+/** True when each picture has an embedding of its own, because noise has the picture's seed; then a
+ * job makes one picture. */
+bool lw_settings_noise_varies(const lw_settings *s);
+/** Put the sampling group into a request, with size, steps and seed already resolved. The seed is
+ * also the noise's unless --noise-seed says another. */
 void lw_settings_sampling(const lw_settings *s, int width, int height, int steps, uint64_t seed,
                           lw_msg *m);
 

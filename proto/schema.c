@@ -71,6 +71,7 @@ lw_role lw_op_role(lw_op o)
 {
     switch (o) {
     case LW_OP_ENCODE:
+    case LW_OP_TOKENIZE:
         return LW_ROLE_ENCODER;
     case LW_OP_DENOISE:
         return LW_ROLE_DENOISER;

@@ -23,6 +23,7 @@
 #define LW_INLINE_BYTES      256 /* a tensor below this may travel as ext type 3 in the header */
 #define LW_EXT_TENSOR        3
 #define LW_MAX_SIGMAS        257
+#define LW_MAX_BLEND         8 /* hidden states of a layer_blend */
 
 /* X(symbol, wire name, direction for the docs) */
 #define LW_MSG_TABLE(X)                                                                            \
@@ -62,10 +63,14 @@ typedef enum lw_role {
         LW_N_ROLES
 } lw_role;
 
-/** What a task asks of a worker. encode: encoder; denoise: denoiser; decode and encode_image:
- * decoder. */
+/** What a task asks of a worker. encode and tokenize: encoder; denoise: denoiser; decode and
+ * encode_image: decoder. */
 #define LW_OP_TABLE(X)                                                                             \
-    X(ENCODE, "encode") X(DENOISE, "denoise") X(DECODE, "decode") X(ENCODE_IMAGE, "encode_image")
+    X(ENCODE, "encode")                                                                            \
+    X(DENOISE, "denoise")                                                                          \
+    X(DECODE, "decode")                                                                            \
+    X(ENCODE_IMAGE, "encode_image")                                                                \
+    X(TOKENIZE, "tokenize")
 typedef enum lw_op {
     LW_OP_NONE = 0,
 #define LW_OP_ENUM(sym, wire) LW_OP_##sym,
@@ -74,9 +79,14 @@ typedef enum lw_op {
         LW_N_OPS
 } lw_op;
 
-/** Where a job enters (`from`) and leaves (`to`) the pipeline. */
+/** Where a job enters (`from`) and leaves (`to`) the pipeline. token_ids is a way out only, from
+ * prompt: the text and its tokens, without running a network. */
 #define LW_ARTEFACT_TABLE(X)                                                                       \
-    X(PROMPT, "prompt") X(EMBEDS, "prompt_embeds") X(LATENTS, "latents") X(IMAGE, "image")
+    X(PROMPT, "prompt")                                                                            \
+    X(EMBEDS, "prompt_embeds")                                                                     \
+    X(LATENTS, "latents")                                                                          \
+    X(IMAGE, "image")                                                                              \
+    X(TOKEN_IDS, "token_ids")
 typedef enum lw_artefact {
     LW_ARTEFACT_NONE = 0,
 #define LW_ARTEFACT_ENUM(sym, wire) LW_ARTEFACT_##sym,
@@ -89,6 +99,10 @@ typedef enum lw_artefact {
 #define LW_T_PROMPT_EMBEDS   "prompt_embeds"          /* [tokens, dim] float */
 #define LW_T_NEGATIVE_EMBEDS "negative_prompt_embeds" /* [tokens, dim] float */
 #define LW_T_TOKEN_IDS       "token_ids"              /* [tokens] int32 */
+#define LW_T_TEXT            "text"                   /* [bytes] uint8: the formatted prompt */
+#define LW_T_TOKEN_BYTES     "token_bytes"            /* [tokens] int32: its bytes of that text */
+#define LW_T_TOKEN_WEIGHTS   "token_weights"          /* [tokens] float: prompt weighting */
+#define LW_T_TOKEN_KEPT      "token_kept"             /* [tokens] uint8: 1 = `keep` keeps it */
 #define LW_T_LATENTS         "latents"                /* [n, 16, H/8, W/8] float, diffusion space */
 #define LW_T_IMAGE           "image"                  /* [n, H, W, 3] uint8 */
 #define LW_T_PREVIEW         "preview"                /* [h, w, 3] uint8 */
@@ -170,6 +184,15 @@ typedef enum lw_artefact {
     X(B, raw, 1, "the prompt is the whole formatted text")                                         \
     X(I, layer, 1024, "which hidden state; negative counts from the last; absent = -2")            \
     X(U, max_tokens, 65536, "cut the formatted prompt to so many tokens; absent = 512")            \
+    X(S, messages, 32768, "earlier turns of the conversation: a JSON array of messages")           \
+    X(FS, layer_blend, 2 * LW_MAX_BLEND, "weighted sum of hidden states: layer, weight, layer...") \
+    X(S, long_prompt, 16, "beyond max_tokens: truncate, interpolate, pool or attention_pool")      \
+    X(B, weighting, 1, "read (words:1.3) in the prompt")                                           \
+    X(F, noise, 100, "noise on the rows, a multiple of each row's rms deviation; 0 = none")        \
+    X(U, noise_seed, UINT64_MAX, "seed of that noise; absent = the request's seed")                \
+    X(S, keep, 16, "rows that go on: all, prompt or no_system")                                    \
+    X(S, blend_prompt, 32768, "second user text, mixed into the rows of the first")                \
+    X(F, blend_share, 1, "share of the second text, 0 to 1; absent = 0.5")                         \
     X(U, width, 65536, "picture width in pixels, multiple of 16")                                  \
     X(U, height, 65536, "picture height in pixels, multiple of 16")                                \
     X(U, steps, 256, "network evaluations of the positive branch")                                 \
@@ -194,6 +217,10 @@ typedef enum lw_artefact {
     X(U, n_tokens, 65536, "tokens encoded")                                                        \
     X(B, truncated, 1, "the prompt was cut to max_tokens")                                         \
     X(S, text_digest, 64, "BLAKE2b-256 of the formatted prompt, hex")                              \
+    X(U, n_text_tokens, 1 << 20, "tokens of the formatted prompt before anything was cut")         \
+    X(U, n_rows, 65536, "rows that go on, when they are not n_tokens")                             \
+    X(F, row_loss, 1, "share of the rows' variance that a reduction of long prompts lost")         \
+    X(S, cut_text, 160, "the text from which the prompt was cut, its beginning")                   \
     X(FS, sigmas, LW_MAX_SIGMAS, "noise levels used, steps + 1 values")                            \
     X(STAGES, stages, 0, "op -> who did it")                                                       \
     X(STATUS, code, 0, "error code by name")                                                       \
@@ -221,6 +248,15 @@ typedef enum lw_artefact {
     X(type, O, raw)                                                                                \
     X(type, O, layer)                                                                              \
     X(type, O, max_tokens)                                                                         \
+    X(type, O, messages)                                                                           \
+    X(type, O, layer_blend)                                                                        \
+    X(type, O, long_prompt)                                                                        \
+    X(type, O, weighting)                                                                          \
+    X(type, O, noise)                                                                              \
+    X(type, O, noise_seed)                                                                         \
+    X(type, O, keep)                                                                               \
+    X(type, O, blend_prompt)                                                                       \
+    X(type, O, blend_share)                                                                        \
     X(type, O, width)                                                                              \
     X(type, O, height)                                                                             \
     X(type, O, steps)                                                                              \
@@ -298,6 +334,10 @@ typedef enum lw_artefact {
     X(RESULT, O, n_tokens)                                                                         \
     X(RESULT, O, truncated)                                                                        \
     X(RESULT, O, text_digest)                                                                      \
+    X(RESULT, O, n_text_tokens)                                                                    \
+    X(RESULT, O, n_rows)                                                                           \
+    X(RESULT, O, row_loss)                                                                         \
+    X(RESULT, O, cut_text)                                                                         \
     X(RESULT, O, sigmas)                                                                           \
     X(RESULT, O, stages)                                                                           \
     X(RESULT, O, worker)                                                                           \

@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                       .thinking = n > 2 ? m[2].content : NULL,
                                       .assistant = n > 3 ? m[3].content : NULL,
                                       .think_block = size & 1 },
-                   &out);
+                   &out, NULL);
     check(&out, size);
     lw_buf_deinit(&out);
     free(text);

@@ -70,7 +70,7 @@ static void check_format(const lw_chat_prompt *p, const char *expected)
     lw_buf out;
 
     lw_buf_init(&out, 4096);
-    lw_chat_format(p, &out);
+    lw_chat_format(p, &out, NULL);
     assert_false(out.failed);
     assert_string_equal(lw_buf_cstr(&out), expected);
     lw_buf_deinit(&out);
@@ -107,7 +107,8 @@ static void test_format_too_long(void **state)
 
     (void)state;
     lw_buf_init(&out, 40);
-    lw_chat_format(&(lw_chat_prompt){ .prompt = "somewhat longer than the space left" }, &out);
+    lw_chat_format(&(lw_chat_prompt){ .prompt = "somewhat longer than the space left" }, &out,
+                   NULL);
     assert_true(out.failed);
     lw_buf_deinit(&out);
 }

@@ -156,7 +156,8 @@ static lw_embedding_key key_of(const char *prompt)
 static void test_key_covers_everything(void **state)
 {
     lw_contract c = { 0 };
-    lw_embedding_key seen[16];
+    const double blends[][2] = { { -2, 1 }, { -2, 0.5 }, { -3, 1 } };
+    lw_embedding_key seen[40];
     int n = 0;
     lw_msg m, base;
 
@@ -178,6 +179,22 @@ static void test_key_covers_everything(void **state)
     VARIANT(raw, true);
     VARIANT(layer, -3);
     VARIANT(max_tokens, 77);
+    VARIANT(messages, "b");
+    for (size_t i = 0; i < LW_ARRAY_LEN(blends); i++) {
+        VARIANT(layer_blend, ((lw_f64s){ .v = blends[i], .n = 2 }));
+    }
+    VARIANT(layer_blend, ((lw_f64s){ .v = blends[0], .n = 1 }));
+    VARIANT(long_prompt, "pool");
+    VARIANT(long_prompt, "interpolate");
+    VARIANT(weighting, true);
+    VARIANT(noise, 0.5);
+    VARIANT(noise, 0.25);
+    VARIANT(noise_seed, 5);
+    VARIANT(noise_seed, 6);
+    VARIANT(keep, "prompt");
+    VARIANT(blend_prompt, "b");
+    VARIANT(blend_share, 0.5);
+    VARIANT(blend_share, 0.25);
     m = base; /* the same letters, cut elsewhere */
     lw_msg_set(&m, prompt, "a");
     lw_msg_set(&m, system_prompt, "b");

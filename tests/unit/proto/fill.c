@@ -72,7 +72,7 @@ static void fill_field(const lw_record *r, int i, lw_arena *a)
         *LW_FIELD_PTR(r, f, int64_t) = -2;
         break;
     case LW_KIND_F:
-        *LW_FIELD_PTR(r, f, double) = i % 2 ? 0.3611 : 3;
+        *LW_FIELD_PTR(r, f, double) = i % 2 || f->max_f < 3 ? 0.3611 : 3;
         break;
     case LW_KIND_B:
         *LW_FIELD_PTR(r, f, bool) = i % 2;

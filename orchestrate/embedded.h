@@ -1,0 +1,8 @@
+#ifndef LW_ORCHESTRATE_EMBEDDED_H
+#define LW_ORCHESTRATE_EMBEDDED_H
+
+/* Files of the tree that the program carries, as text; embed.py makes them into C. */
+
+extern const char lw_embedded_html_css[]; /* orchestrate/html.css: every page */
+
+#endif
