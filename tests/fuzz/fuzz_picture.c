@@ -46,12 +46,12 @@ static void send(const lw_msg *submit)
 
 static void take_recipe(const json_t *recipe)
 {
-    double sigmas[LW_MAX_SIGMAS];
+    lw_recipe_numbers numbers;
     json_t *notes = json_array(), *now = lw_recipe_stages(recipe);
     lw_err err = { 0 };
     lw_msg submit;
 
-    if (lw_recipe_submit(recipe, "input", sigmas, &submit, &err) == LW_OK)
+    if (lw_recipe_submit(recipe, "input", &numbers, &submit, &err) == LW_OK)
         send(&submit);
     else
         check_failure(&err);

@@ -58,13 +58,13 @@ static json_t *recipe_with(const char *key, const char *json)
 
 static void a_recipe_is_the_request_again(void **state)
 {
-    double sigmas[LW_MAX_SIGMAS];
+    lw_recipe_numbers numbers;
     json_t *r = recipe_of(GOOD);
     lw_err err = { 0 };
     lw_msg m;
 
     (void)state;
-    assert_ok(lw_recipe_submit(r, "p.png", sigmas, &m, &err), &err);
+    assert_ok(lw_recipe_submit(r, "p.png", &numbers, &m, &err), &err);
     assert_int_equal(m.type, LW_MSG_SUBMIT);
     assert_int_equal(m.from, LW_ARTEFACT_PROMPT);
     assert_int_equal(m.to, LW_ARTEFACT_IMAGE);
@@ -89,8 +89,46 @@ static void a_recipe_is_the_request_again(void **state)
     json_decref(r);
     /* Past 2^63 a seed is a negative number in JSON. */
     r = recipe_with("seed", "-1");
-    assert_ok(lw_recipe_submit(r, "p.png", sigmas, &m, &err), &err);
+    assert_ok(lw_recipe_submit(r, "p.png", &numbers, &m, &err), &err);
     assert_true(m.seed == UINT64_MAX);
+    json_decref(r);
+}
+
+static void controls_are_in_the_request(void **state)
+{
+    char *text = with("layer_blend", "[-2,0.75,-6,0.25]");
+    json_t *r = json_loads(text, 0, NULL);
+    lw_recipe_numbers numbers;
+    lw_err err = { 0 };
+    lw_msg m;
+
+    (void)state;
+    free(text);
+    json_object_del(r, "layer");
+    json_object_set_new(r, "messages", json_string("[]"));
+    json_object_set_new(r, "long_prompt", json_string("pool"));
+    json_object_set_new(r, "weighting", json_true());
+    json_object_set_new(r, "noise", json_real(0.5));
+    json_object_set_new(r, "noise_seed", json_integer(11));
+    json_object_set_new(r, "keep", json_string("prompt"));
+    json_object_set_new(r, "blend_prompt", json_string("a dog"));
+    json_object_set_new(r, "blend_share", json_real(0.25));
+    json_object_set_new(r, "variables", json_pack("{s:s}", "subject", "cat"));
+    text = json_dumps(r, 0);
+    json_decref(r);
+    r = recipe_of(text);
+    free(text);
+    assert_ok(lw_recipe_submit(r, "p.png", &numbers, &m, &err), &err);
+    assert_false(lw_msg_has(&m, layer));
+    assert_int_equal(m.layer_blend.n, 4);
+    assert_true(m.layer_blend.v[2] == -6 && m.layer_blend.v[3] == 0.25);
+    assert_string_equal(m.messages, "[]");
+    assert_string_equal(m.long_prompt, "pool");
+    assert_true(m.weighting);
+    assert_true(m.noise == 0.5 && m.noise_seed == 11);
+    assert_string_equal(m.keep, "prompt");
+    assert_string_equal(m.blend_prompt, "a dog");
+    assert_true(m.blend_share == 0.25);
     json_decref(r);
 }
 
@@ -119,6 +157,15 @@ static void wrong_values_are_named(void **state)
         { "token_ids", "[-1]", LW_E_FORMAT },
         { "token_ids", "[0.5]", LW_E_FORMAT },
         { "stages", "[]", LW_E_FORMAT },
+        { "layer_blend", "7", LW_E_FORMAT },
+        { "layer_blend", "[\"a\"]", LW_E_FORMAT },
+        { "layer_blend", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]", LW_E_FORMAT },
+        { "noise", "-1", LW_E_FORMAT },
+        { "blend_share", "2", LW_E_FORMAT },
+        { "keep", "7", LW_E_FORMAT },
+        { "messages", "[]", LW_E_FORMAT },
+        { "variables", "[]", LW_E_FORMAT },
+        { "variables", "{\"a\":1}", LW_E_FORMAT },
         { "none", "7", LW_OK }, /* of a later version: passed over */
         { "manifest", "\"1\"", LW_E_FORMAT },
         { "manifest", "0", LW_E_FORMAT },
@@ -206,7 +253,7 @@ static void what_is_missing_is_named(void **state)
         { "stages", "{\"denoise\":{},\"decode\":{}}", "given embeddings" },
         { "stages", "{\"encode_image\":{},\"decode\":{}}", "a picture" },
     };
-    double sigmas[LW_MAX_SIGMAS];
+    lw_recipe_numbers numbers;
     json_t *bare;
     lw_err err = { 0 };
     lw_msg m;
@@ -215,17 +262,17 @@ static void what_is_missing_is_named(void **state)
     for (size_t i = 0; i < LW_ARRAY_LEN(cases); i++) {
         json_t *r = recipe_with(cases[i].key, cases[i].json);
 
-        assert_int_equal(lw_recipe_submit(r, "p.png", sigmas, &m, &err), LW_E_PRECONDITION);
+        assert_int_equal(lw_recipe_submit(r, "p.png", &numbers, &m, &err), LW_E_PRECONDITION);
         assert_contains(err.text, cases[i].want);
         json_decref(r);
     }
     /* Everything that is missing at once; the steps follow from the levels. */
     bare = recipe_of("{\"manifest\":1,\"stages\":{\"encode\":{},\"denoise\":{},\"decode\":{}}}");
-    assert_int_equal(lw_recipe_submit(bare, "p.png", sigmas, &m, &err), LW_E_PRECONDITION);
+    assert_int_equal(lw_recipe_submit(bare, "p.png", &numbers, &m, &err), LW_E_PRECONDITION);
     assert_contains(err.text, "prompt, seed, width, height, steps");
     json_decref(bare);
     bare = recipe_with("steps", NULL);
-    assert_ok(lw_recipe_submit(bare, "p.png", sigmas, &m, &err), &err);
+    assert_ok(lw_recipe_submit(bare, "p.png", &numbers, &m, &err), &err);
     assert_int_equal(m.sigmas.n, 3);
     json_decref(bare);
 }
@@ -425,6 +472,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_recipe_is_the_request_again),
+        cmocka_unit_test(controls_are_in_the_request),
         cmocka_unit_test(wrong_values_are_named),
         cmocka_unit_test(texts_that_are_no_manifest),
         cmocka_unit_test(pictures_that_no_hub_sends),

@@ -16,6 +16,11 @@
 #define MODEL "spec/pipeline_tiny/model"
 #define DIM   48
 
+/* Tokens around a prompt: <|im_start|> u s er \n, and <|im_end|> \n <|im_start|> a s si s tan t \n.
+ */
+#define OPENING 5
+#define CLOSING 10
+
 static lw_arena arena;
 static void *service;
 
@@ -306,6 +311,345 @@ static void test_truncation(void **state)
     free(text);
 }
 
+/* Copy of a result's rows; *ret_n: how many. */
+static float *rows_of(const lw_msg *m, int64_t *ret_n)
+{
+    const lw_tensor *t = tensor(run(service, m), LW_T_PROMPT_EMBEDS);
+    float *copy = malloc(lw_tensor_bytes(t));
+
+    assert_non_null(copy);
+    assert_int_equal(t->shape[1], DIM);
+    *ret_n = t->shape[0];
+    return memcpy(copy, t->data, lw_tensor_bytes(t));
+}
+
+static void assert_near(const float *a, const float *b, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (fabs((double)a[i] - (double)b[i]) > 1e-5 * fmax(1, fabs((double)b[i])))
+            fail_msg("value %lld is %g, expected %g", (long long)i, (double)a[i], (double)b[i]);
+}
+
+/* A blend is the weighted sum of the states, and one of one state is that state. */
+static void test_layer_blend(void **state)
+{
+    static const double one[] = { -3, 5 }, three[] = { -2, 2, 0, -1, -1, 3 };
+    lw_msg *m = request("a lighthouse at dawn");
+    float *s[4], *got, *sum;
+    int64_t n, k;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        lw_msg_set(m, layer, i);
+        s[i] = rows_of(m, &n);
+    }
+    m = request("a lighthouse at dawn");
+    lw_msg_set(m, layer_blend, ((lw_f64s){ .v = one, .n = 2 }));
+    got = rows_of(m, &k);
+    assert_int_equal(k, n);
+    assert_memory_equal(got, s[1], (size_t)(n * DIM) * sizeof(float));
+    free(got);
+    lw_msg_set(m, layer_blend, ((lw_f64s){ .v = three, .n = 6 }));
+    got = rows_of(m, &k);
+    sum = malloc((size_t)(n * DIM) * sizeof(float));
+    for (int64_t i = 0; i < n * DIM; i++)
+        sum[i] = (float)(0.5 * (double)s[2][i] - 0.25 * (double)s[0][i] + 0.75 * (double)s[3][i]);
+    assert_near(got, sum, n * DIM);
+    for (int i = 0; i < 4; i++)
+        free(s[i]);
+    free(got);
+    free(sum);
+}
+
+static void test_bad_layer_blends(void **state)
+{
+    static const struct {
+        double v[18];
+        uint32_t n;
+        const char *names;
+    } bad[] = {
+        { { 0 }, 0, "layer_blend has 0 numbers" },      { { -2 }, 1, "has 1 numbers" },
+        { { -2, 1, -3 }, 3, "has 3 numbers" },          { { 0 }, 18, "has 18 numbers" },
+        { { -2.5, 1 }, 2, "-2.5 is not the number" },   { { 9, 1 }, 2, "layer_blend 9" },
+        { { -2, 1, -3, -1 }, 4, "the weights add up" }, { { -2, 0 }, 2, "the weights add up" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LW_ARRAY_LEN(bad); i++) {
+        lw_msg *m = request("x");
+
+        lw_msg_set(m, layer_blend, ((lw_f64s){ .v = bad[i].v, .n = bad[i].n }));
+        check_fails(service, m, LW_E_INVALID, bad[i].names);
+        lw_msg_set(m, layer, -2);
+        check_fails(service, m, LW_E_INVALID, "exclude each other");
+    }
+}
+
+/* Kept rows are the rows they were: the network has seen the whole text. */
+static void test_keep(void **state)
+{
+    lw_msg *m = request("red circle");
+    float *all, *got;
+    int64_t n, k, system;
+
+    (void)state;
+    lw_msg_set(m, system_prompt, "draw");
+    all = rows_of(m, &n);
+    lw_msg_set(m, keep, "no_system");
+    got = rows_of(m, &k);
+    assert_true(k < n);
+    assert_memory_equal(got, all + (n - k) * DIM, (size_t)(k * DIM) * sizeof(float));
+    assert_int_equal(run(service, m)->n_rows, k);
+    assert_int_equal(run(service, m)->n_tokens, n);
+    free(got);
+    system = n - k;
+    lw_msg_set(m, keep, "prompt");
+    got = rows_of(m, &k);
+    assert_int_equal(k, n - system - OPENING - CLOSING);
+    assert_memory_equal(got, all + (system + OPENING) * DIM, (size_t)(k * DIM) * sizeof(float));
+    free(got);
+    free(all);
+    m->prompt = "";
+    check_fails(service, m, LW_E_INVALID, "keep: no row");
+    lw_msg_set(m, keep, "some");
+    check_fails(service, m, LW_E_INVALID, "keep is \"some\"");
+    m = request("x");
+    lw_msg_set(m, raw, true);
+    lw_msg_set(m, keep, "prompt");
+    check_fails(service, m, LW_E_INVALID, "keep: a raw prompt");
+}
+
+static void test_long_prompts(void **state)
+{
+    static const char *const how[] = { "interpolate", "pool", "attention_pool" };
+    char *text = long_prompt(300);
+    lw_msg *m = request(text);
+    const lw_msg *result;
+    float *all, *got;
+    int64_t n, k;
+
+    (void)state;
+    lw_msg_set(m, max_tokens, LW_ENCODER_MAX_TOKENS);
+    all = rows_of(m, &n);
+    for (size_t i = 0; i < LW_ARRAY_LEN(how); i++) {
+        lw_msg_set(m, max_tokens, 40);
+        lw_msg_set(m, long_prompt, how[i]);
+        result = run(service, m);
+        assert_int_equal(tensor(result, LW_T_PROMPT_EMBEDS)->shape[0], 40);
+        assert_int_equal(tensor(result, LW_T_TOKEN_IDS)->shape[0], n);
+        assert_int_equal(result->n_tokens, n);
+        assert_int_equal(result->n_text_tokens, n);
+        assert_int_equal(result->n_rows, 40);
+        assert_false(result->truncated);
+        assert_true(result->row_loss > 0 && result->row_loss <= 1);
+        /* What fits is left alone. */
+        lw_msg_set(m, max_tokens, (uint64_t)n);
+        got = rows_of(m, &k);
+        assert_int_equal(k, n);
+        assert_memory_equal(got, all, (size_t)(n * DIM) * sizeof(float));
+        assert_false(lw_msg_has(run(service, m), row_loss));
+        free(got);
+    }
+    /* Both ends of an interpolation are rows of the text. */
+    lw_msg_set(m, max_tokens, 40);
+    lw_msg_set(m, long_prompt, "interpolate");
+    got = rows_of(m, &k);
+    assert_memory_equal(got, all, DIM * sizeof(float));
+    assert_memory_equal(got + 39 * DIM, all + (n - 1) * DIM, DIM * sizeof(float));
+    free(got);
+    free(all);
+    lw_msg_set(m, long_prompt, "squeeze");
+    check_fails(service, m, LW_E_INVALID, "long_prompt is \"squeeze\"");
+    lw_msg_set(m, long_prompt, "truncate");
+    result = run(service, m);
+    assert_true(result->truncated);
+    assert_int_equal(result->n_text_tokens, n);
+    assert_true(strlen(result->cut_text) > 0 && strstr(text, "lantern") != NULL);
+    free(text);
+    text = long_prompt(30000);
+    m = request(text);
+    lw_msg_set(m, long_prompt, "pool");
+    check_fails(service, m, LW_E_TOO_LARGE, "takes at most 4096");
+    free(text);
+}
+
+/* The mean row and the weighted deviation from it, for the tokens of the words. */
+static void test_weighting(void **state)
+{
+    lw_msg *m = request("ab cd");
+    float *plain, *got;
+    double mean[DIM] = { 0 };
+    float weights[32];
+    int64_t n, k, weighted = 0;
+
+    (void)state;
+    plain = rows_of(m, &n);
+    assert_true(n <= 32);
+    for (int64_t i = 0; i < n * DIM; i++)
+        mean[i % DIM] += (double)plain[i] / (double)n;
+    lw_msg_set(m, weighting, true);
+    got = rows_of(m, &k);
+    assert_memory_equal(got, plain, (size_t)(n * DIM) * sizeof(float)); /* no markup */
+    free(got);
+    m->prompt = "ab (cd:2.5)";
+    check_digest(run(service, m), "<|im_start|>user\nab cd<|im_end|>\n<|im_start|>assistant\n");
+    got = rows_of(m, &k);
+    assert_int_equal(k, n);
+    lw_msg_set(m, op, LW_OP_TOKENIZE);
+    memcpy(weights, tensor(run(service, m), LW_T_TOKEN_WEIGHTS)->data, (size_t)n * sizeof(float));
+    lw_msg_set(m, op, LW_OP_ENCODE);
+    for (int64_t i = 0; i < n; i++)
+        weighted += weights[i] == 2.5f;
+    assert_true(weighted > 0 && weighted <= 3);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < DIM; j++) {
+            const double w = (double)weights[i];
+            const double want = mean[j] + w * ((double)plain[i * DIM + j] - mean[j]);
+
+            assert_true(fabs((double)got[i * DIM + j] - want) < 1e-4 * fmax(1, fabs(want)));
+        }
+    free(got);
+    free(plain);
+    m->prompt = "ab (cd";
+    check_fails(service, m, LW_E_INVALID, "character 4");
+    /* Without the option brackets are text. */
+    lw_msg_set(m, weighting, false);
+    check_digest(run(service, m), "<|im_start|>user\nab (cd<|im_end|>\n<|im_start|>assistant\n");
+}
+
+static void test_noise(void **state)
+{
+    lw_msg *m = request("a lighthouse");
+    float *plain, *a, *b, *c;
+    int64_t n;
+
+    (void)state;
+    plain = rows_of(m, &n);
+    lw_msg_set(m, noise, 0.2);
+    a = rows_of(m, &n);
+    lw_msg_set(m, seed, 7);
+    b = rows_of(m, &n);
+    lw_msg_set(m, noise_seed, 0);
+    c = rows_of(m, &n);
+    assert_memory_not_equal(a, plain, (size_t)(n * DIM) * sizeof(float));
+    assert_memory_not_equal(a, b, (size_t)(n * DIM) * sizeof(float)); /* the request's seed */
+    assert_memory_equal(a, c, (size_t)(n * DIM) * sizeof(float));     /* 0 is the default */
+    free(a);
+    lw_msg_set(m, noise, 0);
+    a = rows_of(m, &n);
+    assert_memory_equal(a, plain, (size_t)(n * DIM) * sizeof(float));
+    free(a);
+    free(b);
+    free(c);
+    free(plain);
+    lw_msg_set(m, noise, -1);
+    check_fails(service, m, LW_E_INVALID, "noise is -1");
+}
+
+static void test_blend(void **state)
+{
+    lw_msg *m = request("red");
+    float *first, *second, *got;
+    int64_t n, k;
+
+    (void)state;
+    first = rows_of(m, &n);
+    m = request("blu"); /* as many tokens, so nothing is resampled */
+    second = rows_of(m, &k);
+    assert_int_equal(n, k);
+    for (int64_t i = 0; i < n * DIM; i++)
+        second[i] = (float)(0.75 * (double)first[i] + 0.25 * (double)second[i]);
+    m = request("red");
+    lw_msg_set(m, blend_prompt, "blu");
+    lw_msg_set(m, blend_share, 0.25);
+    got = rows_of(m, &k);
+    assert_near(got, second, n * DIM);
+    free(got);
+    m->blend_prompt = "a much longer second prompt";
+    got = rows_of(m, &k);
+    assert_int_equal(k, n);
+    free(got);
+    lw_msg_set(m, blend_share, 0);
+    got = rows_of(m, &k);
+    assert_memory_equal(got, first, (size_t)(n * DIM) * sizeof(float));
+    free(got);
+    free(first);
+    free(second);
+    m = request("x");
+    lw_msg_set(m, blend_share, 0.5);
+    check_fails(service, m, LW_E_INVALID, "blend_share needs");
+}
+
+static void test_messages(void **state)
+{
+    lw_msg *m = request("now red");
+
+    (void)state;
+    lw_msg_set(m, messages,
+               "[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"u\"},"
+               "{\"role\":\"assistant\",\"content\":\"a\",\"reasoning_content\":\"r\"}]");
+    check_digest(run(service, m),
+                 "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n"
+                 "<|im_start|>assistant\na<|im_end|>\n<|im_start|>user\nnow red<|im_end|>\n"
+                 "<|im_start|>assistant\n");
+    lw_msg_set(m, system_prompt, "t");
+    check_fails(service, m, LW_E_INVALID, "messages[0] is a system message");
+    lw_msg_set(m, messages, "[{\"role\":\"bot\"}]");
+    check_fails(service, m, LW_E_INVALID, "messages[0]: the role is \"bot\"");
+    m = request("x");
+    lw_msg_set(m, raw, true);
+    lw_msg_set(m, messages, "[{\"role\":\"user\",\"content\":\"u\"}]");
+    check_fails(service, m, LW_E_INVALID, "messages");
+}
+
+/* The tokens of the text, piece by piece; also where NFC changes it. */
+static void test_tokenize(void **state)
+{
+    static const char prompt[] = "cafe\xcc\x81 <|im_end|>x";
+    lw_msg *m = request(prompt);
+    const lw_msg *result;
+    const lw_tensor *text, *ids, *lengths;
+    int64_t sum = 0;
+
+    (void)state;
+    lw_msg_set(m, op, LW_OP_TOKENIZE);
+    lw_msg_set(m, max_tokens, 4);
+    result = run(service, m);
+    text = tensor(result, LW_T_TEXT);
+    ids = tensor(result, LW_T_TOKEN_IDS);
+    lengths = tensor(result, LW_T_TOKEN_BYTES);
+    assert_int_equal(text->dtype, LW_U8);
+    assert_null(lw_msg_tensor_find(result, LW_T_PROMPT_EMBEDS));
+    assert_int_equal(ids->shape[0], lengths->shape[0]);
+    assert_int_equal(result->n_tokens, ids->shape[0]); /* all of them */
+    assert_true(result->truncated);
+    for (int64_t i = 0; i < lengths->shape[0]; i++)
+        sum += ((const int32_t *)lengths->data)[i];
+    assert_int_equal(sum, text->shape[0]);
+    assert_memory_equal((const char *)text->data + strlen("<|im_start|>user\n"), prompt,
+                        sizeof prompt - 1);
+    /* "e" and the accent become one character of two bytes, in two tokens; then a blank, and an
+     * added token of 10 bytes. */
+    {
+        const int32_t *l = lengths->data;
+        const int32_t want[] = { 1, 1, 1 };
+
+        assert_memory_equal(l + OPENING, want, sizeof want);
+        assert_int_equal(l[OPENING + 3] + l[OPENING + 4], 3);
+        assert_int_equal(l[OPENING + 5], 1);
+        assert_int_equal(l[OPENING + 6], 10);
+    }
+    m->prompt = "(a:2)b";
+    lw_msg_set(m, weighting, true);
+    lw_msg_set(m, keep, "prompt");
+    result = run(service, m);
+    assert_true(lw_f32(tensor(result, LW_T_TOKEN_WEIGHTS))[OPENING] == 2);
+    assert_true(lw_f32(tensor(result, LW_T_TOKEN_WEIGHTS))[OPENING + 1] == 1);
+    assert_int_equal(((const uint8_t *)tensor(result, LW_T_TOKEN_KEPT)->data)[OPENING - 1], 0);
+    assert_int_equal(((const uint8_t *)tensor(result, LW_T_TOKEN_KEPT)->data)[OPENING], 1);
+    assert_int_equal(((const uint8_t *)tensor(result, LW_T_TOKEN_KEPT)->data)[OPENING + 2], 0);
+}
+
 static void test_bad_requests(void **state)
 {
     char *megabyte = long_prompt((size_t)1 << 20);
@@ -452,6 +796,15 @@ int main(void)
         cmocka_unit_test(test_text_fields),
         cmocka_unit_test(test_layers),
         cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_layer_blend),
+        cmocka_unit_test(test_bad_layer_blends),
+        cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_long_prompts),
+        cmocka_unit_test(test_weighting),
+        cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_blend),
+        cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_tokenize),
         cmocka_unit_test(test_bad_requests),
         cmocka_unit_test(test_memory_budget),
         cmocka_unit_test(test_contract),

@@ -487,10 +487,111 @@ static void test_preview_passes_through(void **state)
     world_deinit(&w);
 }
 
+/* The text and its tokens come back without a row; nothing else is made for it. */
+static void test_prompt_to_tokens(void **state)
+{
+    lw_msg m = job_prompt(1, LW_ARTEFACT_TOKEN_IDS);
+    const lw_kept *task, *result;
+    peer *client;
+    trio t;
+    world w;
+
+    (void)state;
+    world_init(&w, NULL);
+    t = world_trio(&w);
+    client = world_client(&w, "client");
+    lw_msg_set(&m, messages, "[]");
+    lw_msg_set(&m, keep, "prompt");
+    lw_msg_set(&m, guidance, 2); /* no negative text is shown */
+    lw_msg_set(&m, n, 4);
+    world_send(&w, client, &m);
+    (void)mail_expect(client, LW_MSG_ACCEPTED);
+    task = work_one(&w, t.encoder);
+    assert_int_equal(task->msg.op, LW_OP_TOKENIZE);
+    assert_string_equal(task->msg.messages, "[]");
+    assert_string_equal(task->msg.keep, "prompt");
+    result = mail_expect(client, LW_MSG_RESULT);
+    assert_int_equal(result->msg.to, LW_ARTEFACT_TOKEN_IDS);
+    assert_int_equal(result->msg.n_tokens, strlen("a red circle"));
+    assert_int_equal(result->msg.n_text_tokens, strlen("a red circle"));
+    assert_string_equal(result->msg.text_digest, "d2");
+    assert_int_equal(result->n_tensors, 2);
+    assert_memory_equal(lw_kept_find(result, LW_T_TEXT)->t.data, "a red circle",
+                        strlen("a red circle"));
+    mail_none(t.encoder);
+    mail_none(t.denoiser);
+    /* It is neither a stage on the way to something, nor one to come from. */
+    m = job_prompt(2, LW_ARTEFACT_TOKEN_IDS);
+    lw_msg_set(&m, from, LW_ARTEFACT_EMBEDS);
+    world_send(&w, client, &m);
+    assert_contains(mail_expect(client, LW_MSG_ERROR)->msg.message, "cannot go from prompt_embeds");
+    m = job_prompt(3, LW_ARTEFACT_IMAGE);
+    lw_msg_set(&m, from, LW_ARTEFACT_TOKEN_IDS);
+    world_send(&w, client, &m);
+    assert_contains(mail_expect(client, LW_MSG_ERROR)->msg.message, "cannot go from token_ids");
+    world_deinit(&w);
+}
+
+/* What is done to the rows of the prompt is not done to those of the negative text. */
+static void test_controls_of_both_texts(void **state)
+{
+    static const double blend[] = { -2, 1, -3, 1 };
+    lw_msg m = job_prompt(1, LW_ARTEFACT_IMAGE);
+    const lw_kept *task[2];
+    peer *client;
+    trio t;
+    world w;
+
+    (void)state;
+    world_init(&w, NULL);
+    t = world_trio(&w);
+    client = world_client(&w, "client");
+    lw_msg_set(&m, guidance, 2);
+    lw_msg_set(&m, negative_prompt, "blurry");
+    lw_msg_set(&m, messages, "[]");
+    lw_msg_set(&m, layer_blend, ((lw_f64s){ .v = blend, .n = 4 }));
+    lw_msg_set(&m, long_prompt, "pool");
+    lw_msg_set(&m, weighting, true);
+    lw_msg_set(&m, noise, 0.5);
+    lw_msg_set(&m, keep, "prompt");
+    lw_msg_set(&m, blend_prompt, "b");
+    lw_msg_set(&m, blend_share, 0.25);
+    world_send(&w, client, &m);
+    for (int i = 0; i < 2; i++) {
+        const lw_msg *k;
+
+        task[i] = work_one(&w, t.encoder);
+        k = &task[i]->msg;
+        assert_string_equal(k->messages, "[]");
+        assert_int_equal(k->layer_blend.n, 4);
+        assert_true(k->layer_blend.v[2] == -3);
+        assert_string_equal(k->long_prompt, "pool");
+        assert_string_equal(k->keep, "prompt");
+        assert_int_equal(lw_msg_has(k, weighting), i == 0);
+        assert_int_equal(lw_msg_has(k, noise), i == 0);
+        assert_int_equal(lw_msg_has(k, blend_prompt), i == 0);
+        assert_int_equal(lw_msg_has(k, blend_share), i == 0);
+    }
+    assert_int_equal(task[0]->msg.noise_seed, 7); /* the job's seed, when it says no other */
+    /* Of an empty text `keep prompt` would leave nothing. */
+    m = job_prompt(2, LW_ARTEFACT_IMAGE);
+    lw_msg_set(&m, guidance, 2);
+    lw_msg_set(&m, keep, "prompt");
+    world_send(&w, client, &m);
+    task[0] = work_one(&w, t.encoder);
+    assert_true(lw_msg_has(&task[0]->msg, keep));
+    task[1] = work_one(&w, t.encoder);
+    assert_string_equal(task[1]->msg.prompt, "");
+    assert_false(lw_msg_has(&task[1]->msg, keep));
+    world_deinit(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompt_to_image),
+        cmocka_unit_test(test_prompt_to_tokens),
+        cmocka_unit_test(test_controls_of_both_texts),
         cmocka_unit_test(test_size_of_the_model),
         cmocka_unit_test(test_result_names_the_stages),
         cmocka_unit_test(test_early_exits),

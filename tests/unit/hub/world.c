@@ -378,6 +378,20 @@ static void answer_encode(const lw_kept *task, lw_msg *m)
     assert_int_equal(lw_msg_tensor_add(m, LW_T_TOKEN_IDS, &ids, NULL, NULL), LW_OK);
 }
 
+static void answer_tokenize(const lw_kept *task, lw_msg *m)
+{
+    const char *prompt = task->msg.prompt;
+    int64_t n = (int64_t)strlen(prompt);
+    lw_tensor text = make_tensor(LW_U8, 1, &n), ids = make_tensor(LW_I32, 1, &n);
+
+    memcpy(text.data, prompt, (size_t)n);
+    lw_msg_set(m, n_tokens, (uint64_t)n);
+    lw_msg_set(m, n_text_tokens, (uint64_t)n);
+    lw_msg_set(m, text_digest, "d2");
+    assert_int_equal(lw_msg_tensor_add(m, LW_T_TOKEN_IDS, &ids, NULL, NULL), LW_OK);
+    assert_int_equal(lw_msg_tensor_add(m, LW_T_TEXT, &text, NULL, NULL), LW_OK);
+}
+
 static void answer_denoise(const lw_kept *task, lw_msg *m)
 {
     static const double sigmas[STEPS + 1] = { 1, 0.75, 0.5, 0.25, 0 };
@@ -428,6 +442,9 @@ void work_answer(world *w, peer *worker, const lw_kept *task)
     switch (task->msg.op) {
     case LW_OP_ENCODE:
         answer_encode(task, &m);
+        break;
+    case LW_OP_TOKENIZE:
+        answer_tokenize(task, &m);
         break;
     case LW_OP_DENOISE:
         answer_denoise(task, &m);
