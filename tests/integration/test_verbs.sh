@@ -4,7 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # Help goes to standard output and names every verb.
-for verb in generate encode denoise decode encode-image hub status doctor keys; do
+for verb in generate prompt encode denoise decode encode-image hub status doctor keys; do
     check "help names $verb" bash -c "'$LW' help | grep -q '^  $verb '"
     check "$verb --help" bash -c "'$LW' $verb --help | grep -q '^Usage: latentwire $verb'"
 done
