@@ -8,10 +8,9 @@
 #include <string.h>
 
 #include "orchestrate/cli.h"
-#include "orchestrate/manifest.h"
+#include "orchestrate/job.h"
 #include "orchestrate/output.h"
 #include "orchestrate/report.h"
-#include "orchestrate/template_use.h"
 
 #define ROLES (1u << LW_ROLE_ENCODER | 1u << LW_ROLE_DENOISER | 1u << LW_ROLE_DECODER)
 
@@ -27,11 +26,7 @@ static const lw_opt options[] = { LW_OPTS_PROMPT,
 
 /* One run of the verb. */
 typedef struct generate {
-    lw_settings opt;
-    lw_rendered template; /* name NULL: none */
-    const char *prompt;
-    int width, height, steps;
-    uint64_t seed;
+    lw_picture_job job;
     lw_output output;
     lw_run *run;
     lw_report report;
@@ -57,14 +52,9 @@ static lw_status on_written(void *arg, uint64_t index, uint64_t seed, const char
 static lw_status on_image(void *arg, const lw_msg *submit, const lw_msg *result, lw_err *err)
 {
     part *p = arg;
-    json_t *own = lw_manifest_new();
-    lw_status s = own ? lw_manifest_add(own, submit, result, err)
-                      : lw_fail(err, LW_E_NOMEM, "no memory for a manifest");
+    json_t *own = NULL;
+    lw_status s = lw_picture_job_manifest(&p->g->job, submit, result, &own, err);
 
-    if (s == LW_OK && p->g->template.name)
-        s = lw_manifest_set_template(own, p->g->template.name, p->g->template.digest, err);
-    if (s == LW_OK)
-        s = lw_manifest_set_variables(own, &p->g->opt.variables, err);
     if (s == LW_OK)
         s = lw_output_keep(&p->g->kept, &p->g->arena, result, own, p->first, err);
     if (s == LW_OK)
@@ -77,38 +67,31 @@ static lw_status on_image(void *arg, const lw_msg *submit, const lw_msg *result,
 
 static lw_status set_job(const generate *g, const part *p, lw_msg *m, lw_err *err)
 {
-    lw_msg_init(m, LW_MSG_SUBMIT, NULL);
-    lw_msg_set(m, from, LW_ARTEFACT_PROMPT);
-    lw_msg_set(m, to, LW_ARTEFACT_IMAGE);
-    LW_TRY(lw_settings_prompt(&g->opt, g->prompt, m, err));
-    lw_settings_sampling(&g->opt, g->width, g->height, g->steps, g->seed + p->first, m);
-    lw_msg_set(m, n, p->n);
-    if (g->opt.tile)
-        lw_msg_set(m, tile, (uint64_t)g->opt.tile);
-    if (g->opt.preview)
-        lw_msg_set(m, preview_every, (uint64_t)g->opt.preview_every);
+    LW_TRY(lw_picture_job_submit(&g->job, p->first, p->n, m, err));
+    if (g->job.opt.preview)
+        lw_msg_set(m, preview_every, (uint64_t)g->job.opt.preview_every);
     return LW_OK;
 }
 
 /* How many jobs the pictures need so that each answer fits a message. */
 static lw_status count_parts(const generate *g, uint64_t *ret, lw_err *err)
 {
-    const uint64_t count = (uint64_t)g->opt.count;
-    const uint64_t picture = (uint64_t)g->width * (uint64_t)g->height * 3;
+    const uint64_t count = (uint64_t)g->job.opt.count;
+    const uint64_t picture = (uint64_t)g->job.width * (uint64_t)g->job.height * 3;
     const uint64_t most = lw_run_max_tensor_bytes(g->run) / picture;
 
     if (most == 0)
         return lw_fail(err, LW_E_TOO_LARGE,
                        "--size: a picture of %dx%d has %llu bytes; a message carries at most %zu",
-                       g->width, g->height, (unsigned long long)picture,
+                       g->job.width, g->job.height, (unsigned long long)picture,
                        lw_run_max_tensor_bytes(g->run));
-    *ret = lw_settings_noise_varies(&g->opt) ? count : (count + most - 1) / most;
+    *ret = lw_settings_noise_varies(&g->job.opt) ? count : (count + most - 1) / most;
     return LW_OK;
 }
 
 static lw_status run_parts(generate *g, uint64_t n_parts, lw_err *err)
 {
-    const uint64_t count = (uint64_t)g->opt.count;
+    const uint64_t count = (uint64_t)g->job.opt.count;
     part *parts = lw_arena_calloc(&g->arena, n_parts, sizeof(*parts), err);
     lw_job *jobs = lw_arena_calloc(&g->arena, n_parts, sizeof(*jobs), err);
 
@@ -128,16 +111,10 @@ static lw_status run_parts(generate *g, uint64_t n_parts, lw_err *err)
 
 static lw_status run(generate *g, lw_err *err)
 {
-    const lw_model_choice *model;
     uint64_t parts = 1;
 
-    LW_TRY(lw_run_open(&g->opt, ROLES, &g->run, err));
-    model = lw_run_model(g->run);
-    if (!g->opt.size || (g->opt.size_of_template && model->states_size)) {
-        g->width = model->width;
-        g->height = model->height;
-    }
-    g->steps = g->opt.steps ? (int)g->opt.steps : model->steps;
+    LW_TRY(lw_run_open(&g->job.opt, ROLES, &g->run, err));
+    lw_picture_job_size(&g->job, lw_run_model(g->run));
     LW_TRY(count_parts(g, &parts, err));
     return run_parts(g, parts, err);
 }
@@ -150,37 +127,27 @@ static lw_status run_and_write(generate *g, lw_err *err)
 
     written = lw_output_write(&g->output, g->kept, on_written, g, &why);
     if (written == LW_OK && (s == LW_OK || g->kept))
-        written = lw_report_print(&g->report, g->opt.json && s == LW_OK, g->manifest, g->run, &why);
+        written =
+            lw_report_print(&g->report, g->job.opt.json && s == LW_OK, g->manifest, g->run, &why);
     return s == LW_OK && written != LW_OK ? lw_fail(err, written, "%s", why.text) : s;
 }
 
 /* Everything that can be wrong with the command line, before anything is started. */
 static lw_status check(generate *g, const char *prompt, lw_err *err)
 {
-    lw_msg trial;
+    const lw_settings *opt = &g->job.opt;
 
-    LW_TRY(lw_template_apply(&g->opt, &g->arena, &g->template, err));
-    if (g->opt.size)
-        LW_TRY(lw_parse_size(g->opt.size, &g->width, &g->height, err));
-    LW_TRY(lw_parse_seed(g->opt.seed, &g->seed, err));
-    if (g->opt.negative && g->opt.negative[0] && g->opt.guidance <= 0)
-        return lw_fail(err, LW_E_INVALID,
-                       "--negative has no effect without --guidance above 0 (Z-Image-Turbo is made "
-                       "for 0; the base model for 3 to 5)");
-    g->output = (lw_output){ .pattern = g->opt.output, .count = (uint64_t)g->opt.count };
+    LW_TRY(lw_picture_job_check(&g->job, prompt, &g->arena, err));
+    g->output = (lw_output){ .pattern = opt->output, .count = (uint64_t)opt->count };
     LW_TRY(lw_output_check(&g->output, err));
-    if (g->opt.json && g->opt.output && !strcmp(g->opt.output, "-"))
+    if (opt->json && opt->output && !strcmp(opt->output, "-"))
         return lw_fail(err, LW_E_INVALID, "--json and -o - both want standard output");
-    if (g->opt.preview)
-        LW_TRY(lw_output_check_file(g->opt.preview, err));
-    LW_TRY(lw_settings_resolve(&g->opt, prompt, &g->arena, &g->prompt, err));
-    lw_msg_init(&trial, LW_MSG_SUBMIT, NULL);
-    return lw_settings_prompt(&g->opt, g->prompt, &trial, err);
+    return opt->preview ? lw_output_check_file(opt->preview, err) : LW_OK;
 }
 
 lw_status lw_cli_generate(lw_cli *cli, int argc, char **argv, lw_err *err)
 {
-    generate g = { .opt = { .think = -1, .guidance = -1 } };
+    generate g = { .job.opt = { .think = -1, .guidance = -1 } };
     const char *args[2];
     int n_args = 0;
     bool help = false;
@@ -190,12 +157,12 @@ lw_status lw_cli_generate(lw_cli *cli, int argc, char **argv, lw_err *err)
     lw_opt_describe("latentwire generate [OPTION]... [PROMPT]",
                     "Make pictures from a prompt (\"-\" reads it from standard input) and print "
                     "their paths.");
-    LW_TRY(
-        lw_opt_parse(options, argc, argv, &g.opt, args, LW_ARRAY_LEN(args), &n_args, &help, err));
+    LW_TRY(lw_opt_parse(options, argc, argv, &g.job.opt, args, LW_ARRAY_LEN(args), &n_args, &help,
+                        err));
     if (help)
         return LW_OK;
-    cli->json = g.opt.json;
-    if (n_args != 1 && !(n_args == 0 && g.opt.messages))
+    cli->json = g.job.opt.json;
+    if (n_args != 1 && !(n_args == 0 && g.job.opt.messages))
         return lw_fail(err, LW_E_INVALID, "generate takes one prompt, not %d; put it in quotes",
                        n_args);
     lw_arena_init(&g.arena, "generate", 0);
