@@ -127,6 +127,14 @@ const char *lw_align_name(lw_align align)
     return (size_t)align < LW_ARRAY_LEN(names) ? names[align] : "";
 }
 
+const char *lw_align_about(lw_align align)
+{
+    static const char *const texts[] = { "", "by position from the first row",
+                                         "by position from the last row", "by equal tokens" };
+
+    return (size_t)align < LW_ARRAY_LEN(texts) ? texts[align] : "";
+}
+
 static void add_pair(const lw_embedding *a, const lw_embedding *b, int64_t i, int64_t j,
                      lw_embedding_pair *p)
 {

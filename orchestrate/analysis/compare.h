@@ -72,6 +72,8 @@ double lw_row_cosine(const float *a, const float *b, int64_t dim);
 
 /** "start", "end"...; "" for a value outside. */
 const char *lw_align_name(lw_align align);
+/** The same in words: "by position from the first row"... */
+const char *lw_align_about(lw_align align);
 
 /* ---- all files ---- */
 

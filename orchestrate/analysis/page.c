@@ -21,7 +21,8 @@
 
 static const char css[] =
     "table{border-collapse:collapse;margin:.6rem 0}"
-    "th,td{padding:.15rem .6rem;text-align:right;font-variant-numeric:tabular-nums}"
+    "th,td{padding:.15rem .6rem;text-align:right;font-variant-numeric:tabular-nums;"
+    "white-space:nowrap}"
     "th{border-bottom:1px solid var(--line);font-weight:600}"
     "td.t,th.t{text-align:left;font-family:var(--mono)}"
     "body{max-width:76rem;margin:1.5rem auto;padding:0 1rem}"
@@ -213,10 +214,10 @@ static void put_pair(lw_buf *b, const lw_analysis *an, int f)
     const lw_embedding *a = &an->files[0];
 
     lw_buf_printf(b,
-                  "<h2>A and %c</h2>\n<p>%" PRId64 " pairs of rows (%s).</p>\n<table><tr><th>mean "
+                  "<h2>A and %c</h2>\n<p>%" PRId64 " pairs of rows, %s.</p>\n<table><tr><th>mean "
                   "cosine</th><th>lowest</th><th>cosine of mean rows</th><th>kernel alignment</th>"
                   "<th>mean difference</th><th>largest</th><th>relative Frobenius</th></tr>\n<tr>",
-                  'A' + f, p->n, lw_align_name(p->align));
+                  'A' + f, p->n, lw_align_about(p->align));
     lw_page_number(b, p->cosine_mean);
     lw_page_number(b, p->cosine_min);
     lw_page_number(b, p->pooled_cosine);

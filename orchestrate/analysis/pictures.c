@@ -192,6 +192,8 @@ static void put_tables(lw_buf *b, const lw_pictures *p)
             lw_page_number(b, d->ssim);
             lw_page_number(b, d->mean_abs);
             lw_buf_printf(b, "<td>%d</td><td>%" PRIu64 "</td>", d->largest, d->n_differ);
+        } else {
+            lw_buf_puts(b, "<td></td><td></td><td></td><td></td><td></td>");
         }
         lw_buf_puts(b, "</tr>\n");
     }

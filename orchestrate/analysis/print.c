@@ -166,12 +166,11 @@ static void print_rows(const lw_embedding *a, const lw_embedding_pair *p, char n
 
 static void print_pair(const lw_analysis *an, int f, FILE *out)
 {
-    static const char *const how[] = { "", "by position from the first row",
-                                       "by position from the last row", "by equal tokens" };
     const lw_embedding_pair *p = &an->pairs[f];
     const lw_row_pair *largest = &p->rows[p->max_pair];
 
-    fprintf(out, "\nA and %c: %" PRId64 " pairs of rows, %s\n", 'A' + f, p->n, how[p->align]);
+    fprintf(out, "\nA and %c: %" PRId64 " pairs of rows, %s\n", 'A' + f, p->n,
+            lw_align_about(p->align));
     fputs("   cosine             ", out);
     print_cosine(out, p->cosine_mean);
     fputs(" mean,", out);
