@@ -179,8 +179,14 @@ check "a picture with a template" generate plain --templates templates --templat
 check "one with a variable" generate open --templates templates --template open --var hue=red
 says "the template is the same" 0 '^equal: plain.png: .* every byte' "$LW" replay --model "$MODEL" --templates templates plain.png
 check "and there is nothing to note" bash -c "test \$(wc -l <'$T/out') -eq 1"
-says "other values of variables" 0 '^equal: open.png: .* every byte' "$LW" replay --model "$MODEL" --templates templates open.png
-check "are noted" grep -q '^  the template "open" gives something else' "$T/out"
+says "values of variables are in the file" 0 '^equal: open.png: .* every byte' "$LW" replay --model "$MODEL" --templates templates open.png
+check "so there is nothing to note" bash -c "test \$(wc -l <'$T/out') -eq 1"
+edit open.png novalues.png --drop variables
+says "a file of an older version" 0 '^equal: novalues.png: ' "$LW" replay --model "$MODEL" --templates templates novalues.png
+check "may have had other values" grep -q '^  the template "open" gives something else' "$T/out"
+sed -i 's/Paint/Draw/' templates/open.md
+says "a changed template with a variable is named" 8 '^impossible: open.png: the template "open" has changed' \
+    "$LW" replay --model none --templates templates open.png
 sed -i 's/blue/green/' templates/plain.md
 says "a changed template is named" 8 '^impossible: plain.png: the template "plain" has changed' \
     "$LW" replay --model none --templates templates plain.png
