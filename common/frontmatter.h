@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "common/arena.h"
+#include "common/yaml.h"
 
 /*
  * Text files with YAML front matter: fields between two lines "---", then a body.
@@ -18,7 +19,7 @@
 #define LW_FM_MAX_FILE_BYTES (64u * 1024)
 #define LW_FM_MAX_BYTES      (16u * 1024) /* of front matter */
 #define LW_FM_MAX_ENTRIES    64           /* keys of the front matter, and parts of one value */
-#define LW_FM_MAX_KEY_BYTES  64
+#define LW_FM_MAX_KEY_BYTES  LW_YAML_MAX_KEY_BYTES
 
 typedef enum lw_fm_kind { LW_FM_TEXT, LW_FM_LIST, LW_FM_MAP } lw_fm_kind;
 
