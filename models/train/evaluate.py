@@ -41,6 +41,8 @@ def main():
     p.add_argument("--seed", type=int, default=2026, help="of the choice of prompts")
     p.add_argument("--jobs", type=int, default=4, help="pictures asked for at once")
     p.add_argument("--threads", type=int, default=0, help="threads of each service; 0 = all cores")
+    p.add_argument("--precision", default="auto", help="of encoder and denoiser: f32, int8 (default: as the files are)")
+    p.add_argument("--templates", action="store_true", help="draw each prompt under one of the prompt templates in turn")
     p.add_argument("--need-single", type=float, default=0.0, metavar="SHARE")
     p.add_argument("--need-double", type=float, default=0.0, metavar="SHARE")
     p.add_argument("--against", type=Path, metavar="FILE", help="the shares that an earlier --json stated")
@@ -55,9 +57,10 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         folder = a.save or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        with services.Services(a.build, a.model, a.threads) as running:
+        with services.Services(a.build, a.model, a.threads, a.precision) as running:
+            templates = running.templates() if a.templates else [None]
             start = time.monotonic()
-            paths = running.draw_all(prompts, folder, jobs=a.jobs)
+            paths = running.draw_all(prompts, folder, jobs=a.jobs, templates=templates)
             seconds = time.monotonic() - start
         pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     verdicts = [score.judge(picture, scene) for picture, scene in zip(pictures, scenes)]

@@ -1,5 +1,7 @@
 """Pictures from the project's own programs: a hub, the three services, and `latentwire generate`."""
 
+import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -18,10 +20,12 @@ def add_options(parser):
 
 
 class Services:
-    """A hub and the three services with one model, for a `with` block. `threads` is each service's."""
+    """A hub and the three services with one model, for a `with` block. `threads` is each service's, `precision`
+    that of encoder and denoiser."""
 
-    def __init__(self, build, model, threads=0):
+    def __init__(self, build, model, threads=0, precision="auto"):
         self.build, self.model, self.threads = Path(build).resolve(), Path(model).resolve(), threads
+        self.precision = precision
 
     def __enter__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="lwt-", dir="/tmp"))  # short: a socket's path is limited
@@ -35,6 +39,7 @@ class Services:
             for name in ("encoder", "dit", "vae"):
                 program = self.build / f"{name}-svc/{name}-svc"
                 options = ["--model", self.model, "--hub", back, "--threads", str(self.threads), "--die-with-parent"]
+                options += ["--precision", self.precision] if name != "vae" else []
                 self._start(name, [program, *options])
         except BaseException:
             self.__exit__()
@@ -56,17 +61,25 @@ class Services:
                 process.wait()
         shutil.rmtree(self.folder)
 
-    def draw(self, prompt, seed, path, size=128):
-        """The PNG of one prompt and seed, written to `path`."""
+    def draw(self, prompt, seed, path, template=None, size=128):
+        """The PNG of one prompt and seed, under a prompt template or none, written to `path`."""
         command = [self.cli, "generate", "-q", "--hub", self.front, "--size", f"{size}x{size}", "--steps", str(STEPS)]
+        command += ["--template", template, "--templates", ROOT / "templates"] if template else []
         command += ["--guidance", "0", "--seed", str(seed), "-o", path, "--", prompt]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"no picture of {prompt!r}: {done.stderr.strip()}")
 
-    def draw_all(self, prompts, folder, seeds=None, jobs=4):
-        """A picture of each prompt, `jobs` at once; the paths. The seed of prompt i is i unless given."""
+    def draw_all(self, prompts, folder, seeds=None, jobs=4, templates=(None,)):
+        """A picture of each prompt, `jobs` at once; the paths. The seed of prompt i is i unless given; the
+        templates take turns."""
         paths = [Path(folder) / f"{i:03}.png" for i in range(len(prompts))]
         with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(self.draw, prompts, seeds or range(len(prompts)), paths))
+            list(pool.map(self.draw, prompts, seeds or range(len(prompts)), paths, itertools.cycle(templates)))
         return paths
+
+    def templates(self):
+        """Names of all prompt templates of the project."""
+        command = [self.cli, "templates", "list", "--json", "--templates", ROOT / "templates"]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=True)
+        return [t["name"] for t in json.loads(done.stdout)]
