@@ -162,25 +162,58 @@ static bool is_folder(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* A folder of data that comes with the project: in LATENTWIRE_DATA_DIR, of the installation, or of
+ * the source tree around the build folder, where it may lie elsewhere. */
+static lw_status locate_folder(const char *name, const char *in_tree, char ret[PATH_MAX],
+                               bool *ret_found, lw_err *err)
+{
+    const char *data = getenv("LATENTWIRE_DATA_DIR");
+    const struct {
+        const char *before, *name;
+    } places[] = { { "/../share/latentwire/", name },
+                   { "/../../", in_tree },
+                   { "/../../../", in_tree } };
+    char dir[PATH_MAX], real[PATH_MAX];
+
+    *ret_found = true;
+    if (data && data[0] &&
+        ((join(ret, data, "/", name) && is_folder(ret)) ||
+         (join(ret, data, "/", in_tree) && is_folder(ret))))
+        return LW_OK;
+    LW_TRY(exe_dir(dir, err));
+    for (size_t i = 0; i < LW_ARRAY_LEN(places); i++)
+        if (join(ret, dir, places[i].before, places[i].name) && is_folder(ret) &&
+            realpath(ret, real))
+            return join(ret, real, "", "") ? LW_OK : LW_E_INVALID;
+    *ret_found = false;
+    return LW_OK;
+}
+
 lw_status lw_locate_templates(const char *named, char ret[PATH_MAX], lw_err *err)
 {
-    static const char *const places[] = { "/../share/latentwire/templates", "/../../templates",
-                                          "/../../../templates" };
-    const char *data = getenv("LATENTWIRE_DATA_DIR");
-    char dir[PATH_MAX], real[PATH_MAX];
+    bool found;
 
     if (named) {
         if (!join(ret, named, "", "") || !is_folder(ret))
             return lw_fail(err, LW_E_NOT_FOUND, "%s: no such folder of templates", named);
         return LW_OK;
     }
-    if (data && data[0] && join(ret, data, "/templates", "") && is_folder(ret))
+    LW_TRY(locate_folder("templates", "templates", ret, &found, err));
+    if (found)
         return LW_OK;
-    LW_TRY(exe_dir(dir, err));
-    for (size_t i = 0; i < LW_ARRAY_LEN(places); i++)
-        if (join(ret, dir, places[i], "") && is_folder(ret) && realpath(ret, real))
-            return join(ret, real, "", "") ? LW_OK : LW_E_INVALID;
     return lw_fail(err, LW_E_NOT_FOUND,
                    "there is no folder of templates here; name one with --templates DIR (or "
                    "LATENTWIRE_TEMPLATES)");
+}
+
+lw_status lw_locate_experiments(char ret[PATH_MAX], lw_err *err)
+{
+    bool found;
+
+    LW_TRY(locate_folder("experiments", "orchestrate/experiment", ret, &found, err));
+    if (found)
+        return LW_OK;
+    return lw_fail(err, LW_E_NOT_FOUND,
+                   "the project's experiments are not here; LATENTWIRE_DATA_DIR names the folder "
+                   "that has experiments/ in it");
 }

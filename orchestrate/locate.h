@@ -48,4 +48,7 @@ LW_MUST_USE lw_status lw_locate_model(const lw_model_options *o, unsigned roles,
  */
 LW_MUST_USE lw_status lw_locate_templates(const char *named, char ret[PATH_MAX], lw_err *err);
 
+/** The folder of the project's experiments and standard prompts. Errors: LW_E_NOT_FOUND. */
+LW_MUST_USE lw_status lw_locate_experiments(char ret[PATH_MAX], lw_err *err);
+
 #endif

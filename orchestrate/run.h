@@ -22,6 +22,9 @@ typedef struct lw_job {
     lw_msg *submit; /* type SUBMIT; lw_run_jobs gives it its id */
     /** The job's result; the message is valid during the call. A failure fails the job. */
     lw_status (*on_result)(void *arg, const lw_msg *submit, const lw_msg *result, lw_err *err);
+    /** When set, a failure of the job is told here and the others go on; an error that it returns
+     * fails the run. */
+    lw_status (*on_failure)(void *arg, const lw_err *why, lw_err *err);
     void *arg;
     /* Set by lw_run_jobs. */
     bool finished;
@@ -64,10 +67,15 @@ size_t lw_run_max_tensor_bytes(const lw_run *s);
 /** Milliseconds it took to get a hub and workers that are ready. */
 double lw_run_start_ms(const lw_run *s);
 
+/** From now on at most `most` jobs are with the hub at once (0: all), and what is shown of progress
+ * counts jobs, of which `before` were done already. */
+void lw_run_set_window(lw_run *s, int most, uint64_t before);
+
 /**
  * Submit the jobs and wait for all answers. A lost connection is taken up again, and the jobs with
  * it, if the hub comes back within some seconds. The first Ctrl-C cancels them and waits a little
- * for the hub to agree; the second gives up at once. When one job fails, the others are cancelled.
+ * for the hub to agree; the second gives up at once. When one job fails that
+ * has no on_failure, the others are cancelled.
  * Errors: that of the job, LW_E_CANCELLED, LW_E_UNAVAILABLE, what a private worker died of.
  */
 LW_MUST_USE lw_status lw_run_jobs(lw_run *s, lw_job *jobs, int n_jobs, lw_err *err);

@@ -25,6 +25,8 @@ struct lw_run {
     lw_progress progress;
     lw_preview preview;
     double start_ms;
+    int window; /* jobs with the hub at once; 0: all */
+    uint64_t jobs_before;
 };
 
 /**

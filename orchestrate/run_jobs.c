@@ -40,10 +40,31 @@ static void cancel_all(lw_run *s, const lw_job *jobs, int n, const char *reason)
     }
 }
 
+static void show_jobs(lw_run *s, const lw_job *jobs, int n)
+{
+    const uint64_t done = (uint64_t)(n - unfinished(jobs, n));
+
+    lw_progress_update(&s->progress, "pictures", s->jobs_before + done,
+                       s->jobs_before + (uint64_t)n);
+}
+
+/* What the hub says went wrong with a job. */
+static lw_status job_failed(const lw_job *job, const lw_msg *m, lw_err *err)
+{
+    lw_err why = { 0 };
+
+    (void)!lw_fail(&why, lw_msg_get(m, code, LW_E_INTERNAL), "%s",
+                   lw_msg_get(m, message, "the hub gave no reason"));
+    return job->on_failure ? job->on_failure(job->arg, &why, err)
+                           : lw_fail(err, why.code, "%s", why.text);
+}
+
 static void show_progress(lw_run *s, lw_job *jobs, int n, lw_job *job, const lw_msg *m)
 {
     uint64_t done = 0, total = 0;
 
+    if (s->window)
+        return show_jobs(s, jobs, n);
     if (lw_msg_get(m, op, LW_OP_NONE) != LW_OP_DENOISE) {
         lw_progress_update(&s->progress,
                            m->op == LW_OP_ENCODE   ? "reading the prompt"
@@ -80,12 +101,14 @@ static lw_status handle(lw_run *s, lw_job *jobs, int n, const lw_msg *m, lw_err 
         return LW_OK;
     case LW_MSG_RESULT:
         job->finished = true;
-        lw_progress_clear(&s->progress);
+        if (s->window)
+            show_jobs(s, jobs, n);
+        else
+            lw_progress_clear(&s->progress);
         return job->on_result(job->arg, job->submit, m, err);
     case LW_MSG_ERROR:
         job->finished = true;
-        return lw_fail(err, lw_msg_get(m, code, LW_E_INTERNAL), "%s",
-                       lw_msg_get(m, message, "the hub gave no reason"));
+        return job_failed(job, m, err);
     case LW_MSG_CANCELLED:
         job->finished = true;
         return lw_fail(err, LW_E_CANCELLED, "the job was cancelled");
@@ -122,13 +145,18 @@ static void drain_cancelled(lw_run *s, lw_job *jobs, int n)
 static lw_status submit(lw_run *s, lw_job *jobs, int n, bool *ret_all, lw_err *err)
 {
     const int session = lw_client_sessions(s->client);
+    int there = 0;
 
     *ret_all = true;
+    for (int i = 0; i < n; i++)
+        there += !jobs[i].finished && jobs[i].session == session;
     for (int i = 0; lw_client_connected(s->client) && i < n; i++) {
         lw_status st = LW_OK;
 
         if (jobs[i].finished || jobs[i].session == session)
             continue;
+        if (s->window && there++ == s->window)
+            break;
         st = lw_client_send(s->client, jobs[i].submit, err);
         if (st == LW_OK)
             jobs[i].session = session;
@@ -140,6 +168,12 @@ static lw_status submit(lw_run *s, lw_job *jobs, int n, bool *ret_all, lw_err *e
     if (!lw_client_connected(s->client))
         lw_progress_update(&s->progress, "connection lost, trying again", 0, 0);
     return LW_OK;
+}
+
+void lw_run_set_window(lw_run *s, int most, uint64_t before)
+{
+    s->window = most;
+    s->jobs_before = before;
 }
 
 lw_status lw_run_jobs(lw_run *s, lw_job *jobs, int n, lw_err *err)
