@@ -63,13 +63,16 @@ static void show_progress(lw_run *s, lw_job *jobs, int n, lw_job *job, const lw_
 {
     uint64_t done = 0, total = 0;
 
-    if (s->window)
-        return show_jobs(s, jobs, n);
+    if (s->window) {
+        show_jobs(s, jobs, n);
+        return;
+    }
     if (lw_msg_get(m, op, LW_OP_NONE) != LW_OP_DENOISE) {
         lw_progress_update(&s->progress,
-                           m->op == LW_OP_ENCODE   ? "reading the prompt"
-                           : m->op == LW_OP_DECODE ? "decoding"
-                                                   : "encoding the picture",
+                           m->op == LW_OP_ENCODE     ? "reading the prompt"
+                           : m->op == LW_OP_TOKENIZE ? "reading the prompt"
+                           : m->op == LW_OP_DECODE   ? "decoding"
+                                                     : "encoding the picture",
                            lw_msg_get(m, step, 0), lw_msg_get(m, total, 0));
         return;
     }
