@@ -14,19 +14,19 @@
 
 #define ROLES (1u << LW_ROLE_ENCODER | 1u << LW_ROLE_DENOISER | 1u << LW_ROLE_DECODER)
 
-static const lw_opt options[] = { LW_OPTS_PROMPT,
-                                  LW_OPTS_TEMPLATE,
-                                  LW_OPTS_SAMPLING,
-                                  LW_OPTS_TILE,
-                                  LW_OPTS_OUTPUT("PNG file, pattern or folder"),
-                                  LW_OPTS_PREVIEW,
-                                  LW_OPTS_MODEL,
-                                  LW_OPTS_CLUSTER,
-                                  LW_OPT_END };
+#define MAX_PROMPTS 256 /* of a file: all pictures are kept until the end */
+
+static const lw_opt options[] = { LW_OPTS_PROMPT,   LW_OPTS_PROMPTS,
+                                  LW_OPTS_TEMPLATE, LW_OPTS_SAMPLING,
+                                  LW_OPTS_TILE,     LW_OPTS_OUTPUT("PNG file, pattern or folder"),
+                                  LW_OPTS_PREVIEW,  LW_OPTS_MODEL,
+                                  LW_OPTS_CLUSTER,  LW_OPT_END };
 
 /* One run of the verb. */
 typedef struct generate {
     lw_picture_job job;
+    const char *const *prompts; /* of --prompts, cleaned; else the one of the job */
+    size_t n_prompts;
     lw_output output;
     lw_run *run;
     lw_report report;
@@ -35,10 +35,11 @@ typedef struct generate {
     lw_kept_pictures *kept;
 } generate;
 
-/* One job of a run: pictures [first, first + n). */
+/* One job of a run: pictures [first, first + n) of a prompt, whose first is number `base` of all.
+ */
 typedef struct part {
     generate *g;
-    uint64_t first, n;
+    uint64_t base, first, n;
     lw_msg submit;
 } part;
 
@@ -56,10 +57,10 @@ static lw_status on_image(void *arg, const lw_msg *submit, const lw_msg *result,
     lw_status s = lw_picture_job_manifest(&p->g->job, submit, result, &own, err);
 
     if (s == LW_OK)
-        s = lw_output_keep(&p->g->kept, &p->g->arena, result, own, p->first, err);
+        s = lw_output_keep(&p->g->kept, &p->g->arena, result, own, p->base + p->first, err);
     if (s == LW_OK)
         s = lw_report_result(&p->g->report, result, err);
-    if (s == LW_OK && p->first == 0)
+    if (s == LW_OK && p->base + p->first == 0)
         p->g->manifest = json_incref(own);
     json_decref(own);
     return s;
@@ -89,7 +90,7 @@ static lw_status count_parts(const generate *g, uint64_t *ret, lw_err *err)
     return LW_OK;
 }
 
-static lw_status run_parts(generate *g, uint64_t n_parts, lw_err *err)
+static lw_status run_parts(generate *g, uint64_t base, uint64_t n_parts, lw_err *err)
 {
     const uint64_t count = (uint64_t)g->job.opt.count;
     part *parts = lw_arena_calloc(&g->arena, n_parts, sizeof(*parts), err);
@@ -101,6 +102,7 @@ static lw_status run_parts(generate *g, uint64_t n_parts, lw_err *err)
         part *p = &parts[i];
 
         p->g = g;
+        p->base = base;
         p->first = count * i / n_parts;
         p->n = count * (i + 1) / n_parts - p->first;
         LW_TRY(set_job(g, p, &p->submit, err));
@@ -116,7 +118,11 @@ static lw_status run(generate *g, lw_err *err)
     LW_TRY(lw_run_open(&g->job.opt, ROLES, &g->run, err));
     lw_picture_job_size(&g->job, lw_run_model(g->run));
     LW_TRY(count_parts(g, &parts, err));
-    return run_parts(g, parts, err);
+    for (size_t i = 0; i < g->n_prompts; i++) {
+        g->job.prompt = g->prompts[i];
+        LW_TRY(run_parts(g, i * (uint64_t)g->job.opt.count, parts, err));
+    }
+    return LW_OK;
 }
 
 /* What was finished before something failed is not thrown away. */
@@ -132,13 +138,40 @@ static lw_status run_and_write(generate *g, lw_err *err)
     return s == LW_OK && written != LW_OK ? lw_fail(err, written, "%s", why.text) : s;
 }
 
+/* The prompts of a file, or the one that was given. */
+static lw_status read_prompts(generate *g, const char *prompt, lw_err *err)
+{
+    const char *const *lines = NULL;
+    const char **list;
+
+    g->n_prompts = 1;
+    if (g->job.opt.prompts)
+        LW_TRY(lw_read_prompts(g->job.opt.prompts, &g->arena, &lines, &g->n_prompts, err));
+    if (g->n_prompts > MAX_PROMPTS)
+        return lw_fail(err, LW_E_INVALID, "%s has %zu prompts; at most %d are taken at once",
+                       g->job.opt.prompts, g->n_prompts, MAX_PROMPTS);
+    list = lw_arena_calloc(&g->arena, g->n_prompts, sizeof(*list), err);
+    if (!list)
+        return LW_E_NOMEM;
+    LW_TRY(lw_picture_job_check(&g->job, lines ? lines[0] : prompt, &g->arena, err));
+    list[0] = g->job.prompt;
+    for (size_t i = 1; i < g->n_prompts; i++) {
+        list[i] = lw_settings_clean(&g->job.opt, lines[i], &g->arena, err);
+        if (!list[i])
+            return LW_E_NOMEM;
+    }
+    g->prompts = list;
+    return LW_OK;
+}
+
 /* Everything that can be wrong with the command line, before anything is started. */
 static lw_status check(generate *g, const char *prompt, lw_err *err)
 {
     const lw_settings *opt = &g->job.opt;
 
-    LW_TRY(lw_picture_job_check(&g->job, prompt, &g->arena, err));
-    g->output = (lw_output){ .pattern = opt->output, .count = (uint64_t)opt->count };
+    LW_TRY(read_prompts(g, prompt, err));
+    g->output = (lw_output){ .pattern = opt->output,
+                             .count = (uint64_t)opt->count * (uint64_t)g->n_prompts };
     LW_TRY(lw_output_check(&g->output, err));
     if (opt->json && opt->output && !strcmp(opt->output, "-"))
         return lw_fail(err, LW_E_INVALID, "--json and -o - both want standard output");
@@ -162,7 +195,10 @@ lw_status lw_cli_generate(lw_cli *cli, int argc, char **argv, lw_err *err)
     if (help)
         return LW_OK;
     cli->json = g.job.opt.json;
-    if (n_args != 1 && !(n_args == 0 && g.job.opt.messages))
+    if (n_args == 1 && g.job.opt.prompts)
+        return lw_fail(err, LW_E_INVALID,
+                       "--prompts and a prompt on the command line exclude each other");
+    if (n_args != 1 && !(n_args == 0 && (g.job.opt.messages || g.job.opt.prompts)))
         return lw_fail(err, LW_E_INVALID, "generate takes one prompt, not %d; put it in quotes",
                        n_args);
     lw_arena_init(&g.arena, "generate", 0);

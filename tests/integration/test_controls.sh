@@ -87,6 +87,11 @@ check "and how much a reduction loses" bash -c '"$0" encode -q --long-prompt int
 printf '# colours\na red cat\n\na blue cat\r\n' >prompts.txt
 check "prompts of a file" bash -c '"$0" prompt --json --prompts prompts.txt >ps.json && test $(wc -l <ps.json) = 2 && sed -n 2p ps.json | grep -q "\"prompt\":\"a blue cat\""' "$LW"
 check "from standard input" bash -c '"$0" prompt -q --prompts - <prompts.txt | grep -c "cat<" | grep -qx 2' "$LW"
+check "a picture each" draw each-%d -n 2 --prompts prompts.txt
+check "four in all, prompt after prompt" bash -c 'for i in 1 2; do "$0" show each-$i.png | grep -qx "prompt            a red cat" || exit 1; done
+    for i in 3 4; do "$0" show each-$i.png | grep -qx "prompt            a blue cat" || exit 1; done; "$0" show each-4.png | grep -qx "seed              43"' "$LW"
+check "the last one alone" "$LW" generate -q --size 64x48 --steps 2 --seed 43 -o alone.png "a blue cat"
+check "is the same" same_bytes alone.png each-4.png
 check "a conversation" bash -c '"$0" prompt -q --messages talk.json | grep -qxF "Here.<|im_end|>"' "$LW"
 check "with another last turn" bash -c '"$0" prompt -q --messages talk.json "a bird" | grep -c "^a cat\|^a bird" | grep -qx 2' "$LW"
 check "quotes are stripped" bash -c '"$0" prompt -q --strip-quotes --system "\"S\"" "a \"cat\"" | grep -c "^S<\|^a cat<" | grep -qx 2' "$LW"
@@ -107,6 +112,7 @@ fails "a conversation that ends elsewhere" 2 'bad.json: the last message is not 
 fails "no such file" 7 'none.json' "$LW" prompt --messages none.json
 echo '# nothing' >empty.txt
 fails "a file without prompts" 2 'empty.txt has no prompt' "$LW" prompt --prompts empty.txt
+fails "prompts and a prompt" 2 'exclude each other' "$LW" generate --prompts prompts.txt x
 fails "raw and a conversation" 2 'exclude each other' "$LW" prompt --raw --messages talk.json
 fails "a seed for no noise" 2 'noise-seed has no effect' "$LW" generate --noise-seed 1 x
 fails "no prompt" 2 'one prompt' "$LW" prompt
