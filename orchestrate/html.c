@@ -6,43 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
 #include "orchestrate/embedded.h"
 
 #define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
 /* ---- text ---- */
-
-/* Length in bytes of the character at s, 0 when it is none: Unicode 15, table 3-7. */
-static size_t utf8_length(const uint8_t *s)
-{
-    uint8_t low = 0x80, high = 0xbf;
-    size_t n;
-
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] >= 0xc2 && s[0] <= 0xdf)
-        n = 2;
-    else if (s[0] >= 0xe0 && s[0] <= 0xef)
-        n = 3;
-    else if (s[0] >= 0xf0 && s[0] <= 0xf4)
-        n = 4;
-    else
-        return 0;
-    if (s[0] == 0xe0)
-        low = 0xa0;
-    else if (s[0] == 0xed) /* surrogates */
-        high = 0x9f;
-    else if (s[0] == 0xf0)
-        low = 0x90;
-    else if (s[0] == 0xf4)
-        high = 0x8f;
-    if (s[1] < low || s[1] > high)
-        return 0;
-    for (size_t i = 2; i < n; i++)
-        if (s[i] < 0x80 || s[i] > 0xbf)
-            return 0;
-    return n;
-}
 
 /* What stands for the character at s; NULL: it stands for itself. */
 static const char *escape_of(const uint8_t *s, size_t n)
@@ -74,11 +43,10 @@ static const char *escape_of(const uint8_t *s, size_t n)
 void lw_html_text(lw_buf *out, const char *text)
 {
     const uint8_t *s = (const uint8_t *)text;
+    size_t left = text ? strlen(text) : 0;
 
-    if (!s)
-        return;
-    while (*s) {
-        size_t n = utf8_length(s);
+    while (left > 0) {
+        const size_t n = lw_utf8_len((const char *)s, left);
         const char *escaped = escape_of(s, n);
 
         if (escaped)
@@ -86,6 +54,7 @@ void lw_html_text(lw_buf *out, const char *text)
         else
             lw_buf_put(out, s, n);
         s += n ? n : 1;
+        left -= n ? n : 1;
     }
 }
 
