@@ -89,6 +89,14 @@ static lw_status read_rows(const lw_st_entry *from, lw_arena *a, lw_embedding *e
     return LW_OK;
 }
 
+/* The key is absent, or has the value that changes nothing. */
+static bool is_plain(const json_t *m, const char *key, const char *plain)
+{
+    const json_t *v = json_object_get(m, key);
+
+    return !v || (json_is_string(v) && !strcmp(json_string_value(v), plain));
+}
+
 /* Prompt and token ids, as far as the metadata has them in the form of a manifest. */
 static lw_status read_manifest(const lw_st_file *f, lw_arena *a, lw_embedding *e, lw_err *err)
 {
@@ -109,6 +117,7 @@ static lw_status read_manifest(const lw_st_file *f, lw_arena *a, lw_embedding *e
     }
     /* Only the rows of the prompt itself are known by these ids, one each. */
     if (s == LW_OK && json_is_array(ids) && (int64_t)json_array_size(ids) == e->rows &&
+        is_plain(m, "long_prompt", "truncate") && is_plain(m, "keep", "all") &&
         !strcmp(e->tensor, LW_T_PROMPT_EMBEDS)) {
         copy = lw_arena_calloc(a, (size_t)e->rows, sizeof(*copy), err);
         s = copy ? LW_OK : LW_E_NOMEM;

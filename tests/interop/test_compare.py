@@ -22,7 +22,7 @@ import skimage.metrics
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-latentwire, model = sys.argv[1:3]
+latentwire, model = [str(pathlib.Path(p).resolve()) for p in sys.argv[1:3]]
 seed = int(os.environ.get("LW_SEED") or np.random.SeedSequence().generate_state(1)[0])
 random = np.random.default_rng(seed)
 print(f"seed {seed}")

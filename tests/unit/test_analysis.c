@@ -154,13 +154,21 @@ static void rows_that_are_not_finite_are_left_out(void **state)
 
 static void a_manifest_of_anybody_is_no_error(void **state)
 {
-    static const char *const ids[] = { "[1]", "[1,\"x\"]", "7", "[1,2,3]", "{}", "[1,2" };
+    static const char *const ids[] = { "[1]",
+                                       "[1,\"x\"]",
+                                       "7",
+                                       "[1,2,3]",
+                                       "{}",
+                                       "[1,2",
+                                       "[1,2],\"keep\":\"prompt\"",
+                                       "[1,2],\"long_prompt\":\"pool\"" };
     const float x[] = { 1, 2, 3, 4 };
 
     (void)state;
     for (size_t i = 0; i < LW_ARRAY_LEN(ids); i++)
         assert_null(embeds_with("f", x, 2, 2, ids[i]).ids);
     assert_int_equal(embeds_with("f", x, 2, 2, "[8,9]").ids[1], 9);
+    assert_int_equal(embeds_with("f", x, 2, 2, "[8,9],\"keep\":\"all\"").ids[1], 9);
     assert_string_equal(embeds_with("f", x, 2, 2, "[8,9]").prompt, "a <cat>\x1b");
 }
 
