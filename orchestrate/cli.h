@@ -25,6 +25,7 @@ lw_verb_fn lw_cli_denoise;
 lw_verb_fn lw_cli_decode;
 lw_verb_fn lw_cli_encode_image;
 lw_verb_fn lw_cli_compare;
+lw_verb_fn lw_cli_experiment;
 lw_verb_fn lw_cli_show;
 lw_verb_fn lw_cli_replay;
 lw_verb_fn lw_cli_status;

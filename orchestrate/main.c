@@ -24,6 +24,7 @@ static const struct {
     { "show", lw_cli_show, "what a picture was made from" },
     { "replay", lw_cli_replay, "make a picture again and compare" },
     { "compare", lw_cli_compare, "embeddings or pictures against each other" },
+    { "experiment", lw_cli_experiment, "a grid of pictures from a YAML file, and its report" },
     { "hub", NULL, "run a hub that workers and clients connect to" },
     { "status", lw_cli_status, "show a running hub, its workers and jobs" },
     { "doctor", lw_cli_doctor, "check this machine, the programs and the model" },
