@@ -254,6 +254,19 @@ static void by_hand(void **state)
     near(p.cka, 1); /* two points are a line whatever they are */
 }
 
+static void alignment_by_hand(void **state)
+{
+    const float x[] = { 0, 1, 2 }, y[] = { 0, 1, 5 };
+    const lw_embedding a = embeds_with("a", x, 3, 1, NULL), b = embeds_with("b", y, 3, 1, NULL);
+    lw_embedding_pair p;
+    lw_err err = { 0 };
+
+    (void)state;
+    /* Of one dimension it is the square of the correlation: less their means -1 0 1, -2 -1 3. */
+    assert_ok(lw_embedding_compare(&a, &b, LW_ALIGN_AUTO, &arena, &p, &err), &err);
+    near(p.cka, 25.0 / 28);
+}
+
 static void alignment_is_blind_to_scale_and_rotation(void **state)
 {
     const float x[] = { 1, 2, -1, 0.5f, 3, -2, 0, 1 };
@@ -562,6 +575,7 @@ int main(void)
         cmocka_unit_test(rows_are_paired),
         cmocka_unit_test(other_dimensions_are_named),
         cmocka_unit_test(by_hand),
+        cmocka_unit_test(alignment_by_hand),
         cmocka_unit_test(alignment_is_blind_to_scale_and_rotation),
         cmocka_unit_test(outliers_are_found_and_left_out),
         cmocka_unit_test(components_by_hand),
