@@ -6,7 +6,8 @@ BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libzmq3-dev libmsgpac
 libjansson-dev libpcre2-dev libutf8proc-dev libsodium-dev libyaml-dev libdnnl-dev libstb-dev"
 # uv, for the tests that talk to Python libraries, comes from PyPI into the build folder.
 TEST_PACKAGES="libcmocka-dev libpng-dev python3 python3-venv"
-CI_PACKAGES="clang clang-format libclang-rt-14-dev"
+# Chromium opens the report of an experiment (tests/browser); without it that suite is skipped.
+CI_PACKAGES="clang clang-format libclang-rt-14-dev chromium"
 
 # need_packages NAME...: make sure they are installed; everything it prints goes to stderr.
 need_packages() {

@@ -159,7 +159,7 @@
     const first = {
         rows: axes.length > 1 ? 0 : NONE,
         columns: axes.length > 1 ? 1 : 0,
-        size: Math.min(256, Math.max(96, widest)),
+        size: Math.min(256, Math.max(128, widest)),
     };
     if (first.size * axes[first.columns].values.length > 1200)
         first.size = Math.max(64, Math.floor(1200 / axes[first.columns].values.length / 8) * 8);
