@@ -906,7 +906,6 @@
                 figures = [heatMap(d)];
             else
                 figures = [one(view.a, "")];
-            stage.className = `stage ${view.mode}`;
             stage.replaceChildren(...figures);
             side.replaceChildren(...[
                 view.a.error ? h("p", { class: "bad" }, `A ${view.a.status}: ${view.a.error}`) : null,
