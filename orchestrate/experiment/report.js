@@ -606,7 +606,7 @@
     function paint(canvas, d, gain) {
         canvas.width = d.width;
         canvas.height = d.height;
-        const context = canvas.getContext("2d");
+        const context = canvas.getContext("2d", { willReadFrequently: true });
         const image = context.createImageData(d.width, d.height);
         const colours = Array.from({ length: 256 }, (_, v) => heat(v * gain / 255));
         d.each.forEach((v, i) => {
