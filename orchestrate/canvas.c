@@ -306,7 +306,7 @@ int lw_canvas_text(lw_canvas *c, int x, int y, const char *text, int scale, lw_c
         n++;
         if (cut) {
             const int64_t shown = count_chars(text, end), left = max_chars - shown;
-            const char *dots = max_chars > 0 && left < 3 ? "..." + (3 - left) : "...";
+            const char *dots = max_chars > 0 && left < 3 ? &"..."[3 - left] : "...";
 
             draw_line(c, x + shown * LW_GLYPH_WIDTH * scale, top, dots, dots + strlen(dots), scale,
                       colour);

@@ -203,11 +203,13 @@ static void cells_that_cannot_be(void **state)
 
 int main(void)
 {
+    const char *root = getenv("LW_SOURCE_ROOT"); /* where the standard prompts are */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cells_in_order),       cmocka_unit_test(an_id_is_of_the_settings),
         cmocka_unit_test(refused_at_its_line),  cmocka_unit_test(settings_from_the_command_line),
         cmocka_unit_test(cells_that_cannot_be),
     };
 
+    assert_int_equal(root ? setenv("LATENTWIRE_DATA_DIR", root, 1) : 0, 0);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
