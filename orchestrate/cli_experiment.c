@@ -123,13 +123,34 @@ static lw_status run_grid(const lw_grid *g, lw_grid_cell *cells, const experimen
     return print_run(g, dir, o->run.json, &c, err);
 }
 
-static lw_status run_file(const char *path, experiment_options *o, lw_err *err)
+/* A file, or the name of one that ships with the project. */
+static lw_status find_file(const char *what, char ret[PATH_MAX], lw_err *err)
 {
+    char dir[PATH_MAX];
+
+    if (access(what, F_OK) == 0 || strchr(what, '/') || strstr(what, ".yaml")) {
+        if (snprintf(ret, PATH_MAX, "%s", what) >= PATH_MAX)
+            return lw_fail(err, LW_E_INVALID, "%s: the path is too long", what);
+        return LW_OK;
+    }
+    LW_TRY(lw_locate_experiments(dir, err));
+    if (snprintf(ret, PATH_MAX, "%s/%s.yaml", dir, what) >= PATH_MAX || access(ret, F_OK) != 0)
+        return lw_fail(err, LW_E_NOT_FOUND,
+                       "%s: neither a file nor the name of an experiment; `latentwire experiment "
+                       "list` has the names",
+                       what);
+    return LW_OK;
+}
+
+static lw_status run_file(const char *what, experiment_options *o, lw_err *err)
+{
+    char path[PATH_MAX];
     lw_grid_cell *cells = NULL;
     lw_arena a;
     lw_grid g = { 0 };
     lw_status s;
 
+    LW_TRY(find_file(what, path, err));
     lw_arena_init(&a, "experiment", 0);
     s = lw_grid_load(path, &o->set, &a, &g, err);
     if (s == LW_OK)
@@ -148,7 +169,7 @@ static lw_status verb_run(lw_cli *cli, int argc, char **argv, lw_err *err)
     bool help = false;
     int n = 0;
 
-    lw_opt_describe("latentwire experiment run [OPTION]... FILE",
+    lw_opt_describe("latentwire experiment run [OPTION]... FILE|NAME",
                     "Make every picture of an experiment once, then its table, contact sheet and "
                     "report. What is there already is not made again.");
     LW_TRY(lw_opt_parse(run_options, argc, argv, &o, &path, 1, &n, &help, err));
@@ -156,7 +177,7 @@ static lw_status verb_run(lw_cli *cli, int argc, char **argv, lw_err *err)
         return LW_OK;
     cli->json = o.run.json;
     if (n != 1)
-        return lw_fail(err, LW_E_INVALID, "experiment run takes one file");
+        return lw_fail(err, LW_E_INVALID, "experiment run takes one file or name");
     return run_file(path, &o, err);
 }
 
