@@ -76,7 +76,7 @@ check "and the other is made" bash -c "grep -c '\"done\"' b/results.json | grep 
 stop_cluster
 
 check "one of the project's by its name" \
-    bash -c "'$LW' experiment run --dry-run 001-thinking-block-effect | wc -l | grep -qx 36"
+    bash -c "'$LW' experiment run --dry-run 001-thinking-block-effect | grep -c seed= | grep -qx 36"
 fails "a name that none has" 7 'neither a file nor the name' "$LW" experiment run --dry-run 099
 check "no process left" none_left
 done_testing
