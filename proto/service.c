@@ -215,8 +215,10 @@ static lw_worker_state wait_loaded(lw_worker *w, int signal_fd)
 
         if (poll(p, 2, -1) < 0)
             continue;
-        if (p[1].revents && read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+        if (p[1].revents && read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+            pthread_detach(w->thread); /* it may be ending just now, and nobody will join it */
             _exit(128 + (int)info.ssi_signo);
+        }
         if (p[0].revents)
             (void)!read(w->event_fd, &n, sizeof(n));
     }

@@ -3,7 +3,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 export LATENTWIRE_TEST_STEP_DELAY_MS=300
 
-denoising() {
+all_started() {
     local pid
     for pid in $(ours); do
         grep -qa vae-svc "/proc/$pid/cmdline" && return 0
@@ -11,13 +11,17 @@ denoising() {
     return 1
 }
 
+# start_job [starting]: a job that takes 15 s. Its first preview says that it is denoising.
 start_job() {
-    rm -f x.png
-    "$LW" generate --model "$MODEL" --size 64x48 --steps 50 --seed 1 -o x.png "a circle" \
-        >"$T/job.out" 2>"$T/job.err" &
+    rm -f x.png p.png
+    "$LW" generate --model "$MODEL" --size 64x48 --steps 50 --seed 1 --preview p.png -o x.png \
+        "a circle" >"$T/job.out" 2>"$T/job.err" &
     job=$!
-    wait_for 10 denoising
-    sleep "${1:-0.8}"
+    if [ "${1:-}" = starting ]; then
+        wait_for 10 all_started
+    else
+        wait_for 30 test -s p.png
+    fi
 }
 
 # ends NAME CODE: the job ends with it. (Only the shell that started a job can wait for it.)
@@ -36,7 +40,7 @@ check "no process left after Ctrl-C" none_left 1
 check "no folder left after Ctrl-C" no_private_dir
 check "no picture" test ! -e x.png
 
-start_job 0
+start_job starting
 kill -INT "$job"
 ends "Ctrl-C while starting" 11
 check "no process left" none_left 1

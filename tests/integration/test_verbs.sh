@@ -107,6 +107,11 @@ fi
 check "a preview" env LATENTWIRE_TEST_STEP_DELAY_MS=200 "$LW" generate --model "$MODEL" --size 64x48 --steps 3 --preview p.png -o x.png "a cat"
 check "is a small picture" bash -c "'$PNGTOOL' diff p.png p.png 0 && test \$(stat -c %s p.png) -lt 20000"
 
+# An experiment, small enough for ThreadSanitizer; more in test_experiment.sh.
+printf 'name: few\nprompts: [a cat, a dog]\nsettings: {size: 64x48}\naxes: {steps: [1, 2]}\n' >few.yaml
+check "an experiment" "$LW" experiment run -q --model "$MODEL" --workers dit=2 -o few few.yaml
+check "makes its four pictures" bash -c "ls few/cells/*.png | wc -l | grep -qx 4"
+
 # A model's own defaults.
 cp -r "$MODEL" own
 python3 -c '
