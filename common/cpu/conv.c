@@ -10,6 +10,7 @@
 #include "common/cpu/cpu.h"
 #include "common/cpu/onednn.h"
 #include "common/cpu/vec.h"
+#include "common/cpu/winograd.h"
 #include "common/size.h"
 
 /* Rows of a strip: enough positions that reading the filters is small beside using them. */
@@ -73,7 +74,7 @@ static lw_status onednn_conv2d_prepare(lw_kernels *k, lw_conv2d *c, lw_arena *a,
     void *mem;
 
     c->packed = NULL;
-    if (bytes == 0)
+    if (bytes == 0 || lw_cpu_winograd_fits(c))
         return LW_OK;
     mem = lw_arena_alloc(a, bytes, err);
     if (!mem)
@@ -226,6 +227,10 @@ static void onednn_conv2d(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const
     int64_t n_strips;
     strip *strips;
 
+    if (lw_cpu_winograd_fits(c)) {
+        lw_cpu_winograd(k, y, x, c, residual);
+        return;
+    }
     if (is_linear(c)) {
         lw_tensor rows_x = lw_tensor_2d(x->data, LW_F32, x->shape[0] * x->shape[1], n_w);
         lw_tensor rows_y = lw_tensor_2d(y->data, LW_F32, y->shape[0] * y->shape[1], c_out);

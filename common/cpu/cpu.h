@@ -61,6 +61,10 @@ void lw_cpu_add_linear(lw_kernels *k);
 void lw_cpu_add_attention(lw_kernels *k);
 void lw_cpu_add_conv(lw_kernels *k);
 
+/** lw_kernels.conv2d of the plain reference. */
+void lw_cpu_ref_conv2d(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_conv2d *conv,
+                       const lw_tensor *residual);
+
 /**
  * y [n, width] = (or += when `accumulate`) x [n, n_in] times rows [o, o + width) of w [n_out,
  * n_in], on the calling thread. w is widened through `scratch` of lw_cpu_panel_bytes(w, width).

@@ -8,6 +8,7 @@
 #include "common/cpu/cpu.h"
 #include "common/cpu/int8.h"
 #include "common/cpu/vec.h"
+#include "common/cpu/winograd.h"
 
 /* Items of one piece: about 64 KiB of f32, so that a piece outweighs the cost of handing it out. */
 #define PIECE_ITEMS 16384
@@ -332,6 +333,15 @@ static void native_group_norm(lw_kernels *k, lw_tensor *y, const lw_tensor *x, c
     lw_pool_run(k->pool, n_chunks, group_apply_chunk, &g);
 }
 
+static void native_conv2d(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_conv2d *c,
+                          const lw_tensor *residual)
+{
+    if (lw_cpu_winograd_fits(c))
+        lw_cpu_winograd(k, y, x, c, residual);
+    else
+        lw_cpu_ref_conv2d(k, y, x, c, residual);
+}
+
 void lw_cpu_add_native(lw_kernels *k, const lw_vec *vec)
 {
     lw_cpu *cpu = k->impl;
@@ -349,4 +359,5 @@ void lw_cpu_add_native(lw_kernels *k, const lw_vec *vec)
     k->swiglu = native_swiglu;
     k->silu = native_silu;
     k->group_norm = native_group_norm;
+    k->conv2d = native_conv2d;
 }

@@ -102,7 +102,7 @@ static void conv_row(void *arg, int thread, int64_t oy)
     }
 }
 
-static void ref_conv2d(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_conv2d *conv,
+void lw_cpu_ref_conv2d(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_conv2d *conv,
                        const lw_tensor *residual)
 {
     conv_args a = { k, y, x, residual, conv };
@@ -273,7 +273,7 @@ void lw_cpu_add_ref_image(lw_kernels *k)
     k->patchify = ref_patchify;
     k->unpatchify = ref_unpatchify;
     k->conv2d_prepare = ref_conv2d_prepare;
-    k->conv2d = ref_conv2d;
+    k->conv2d = lw_cpu_ref_conv2d;
     k->group_norm = ref_group_norm;
     k->upsample2x = ref_upsample2x;
     k->nchw_to_nhwc = ref_nchw_to_nhwc;

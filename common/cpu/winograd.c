@@ -1,0 +1,172 @@
+/* The cut of the work of winograd.h; the inner loops are in winograd_isa.c. */
+#include "common/cpu/winograd.h"
+
+#include <string.h>
+
+#include "common/cpu/vec.h"
+#include "common/size.h"
+
+/* Tiles of a piece of work: 36 rows each of transformed pixels and of sums stay in the caches. */
+#define TILES 48
+
+typedef struct wino_args {
+    lw_kernels *k;
+    const lw_wino_isa *isa;
+    lw_tensor *y;
+    const lw_tensor *x, *residual;
+    const lw_conv2d *c;
+    int64_t n_in, n_out;
+    int64_t tiles_x, n_tiles, tiles; /* in a row, in all, in a piece */
+    float *u;                        /* [36][n_out / panel][n_in][panel] */
+    float *nothing;                  /* [n_in] zeros, what lies beside the picture */
+} wino_args;
+
+bool lw_cpu_winograd_fits(const lw_conv2d *c)
+{
+    return c->k == 3 && c->stride == 1 && c->w.shape[3] % LW_WINO_IN_STEP == 0 &&
+           c->w.shape[0] % LW_WINO_OUT_STEP == 0;
+}
+
+/* ---- filters ---- */
+
+/* A panel of w [n_out, 3, 3, n_in] as g [9][n_in][panel], in f32. */
+static void gather_filters(const wino_args *a, float *g, float *row, int64_t first)
+{
+    const lw_vec *vec = ((const lw_cpu *)a->k->impl)->vec;
+    size_t item = lw_dtype_size(a->c->w.dtype);
+    int64_t n = 9 * a->n_in;
+
+    for (int o = 0; o < a->isa->panel; o++) {
+        vec->widen(row, (const char *)a->c->w.data + (size_t)((first + o) * n) * item,
+                   a->c->w.dtype, n);
+        for (int64_t i = 0; i < n; i++)
+            g[i * a->isa->panel + o] = row[i];
+    }
+}
+
+static void filters_piece(void *arg, int thread, int64_t piece)
+{
+    const wino_args *a = arg;
+    int64_t panel = a->isa->panel, n_g = 9 * a->n_in * panel;
+    float *g = lw_cpu_scratch(a->k, thread);
+
+    gather_filters(a, g, g + n_g, piece * panel);
+    a->isa->filters(a->u + piece * a->n_in * panel, a->n_in * a->n_out, g, a->n_in);
+}
+
+/* ---- pixels ---- */
+
+/* Where tile t begins, in y. */
+static void tile_at(const wino_args *a, int64_t t, int64_t *row, int64_t *col)
+{
+    *row = t / a->tiles_x * LW_WINO_OUT;
+    *col = t % a->tiles_x * LW_WINO_OUT;
+}
+
+static void read_tile(const wino_args *a, float *v, int64_t place, int64_t t)
+{
+    const float *px[LW_WINO_PLACES];
+    int64_t row, col, H = a->x->shape[0], W = a->x->shape[1];
+
+    tile_at(a, t, &row, &col);
+    for (int p = 0; p < LW_WINO_PLACES; p++) {
+        int64_t i = row - a->c->pad_top + p / LW_WINO_IN, j = col - a->c->pad_left + p % LW_WINO_IN;
+        bool inside = i >= 0 && i < H && j >= 0 && j < W;
+
+        px[p] = inside ? lw_row(a->x, i) + j * a->n_in : a->nothing;
+    }
+    a->isa->input(v, place, px, a->n_in);
+}
+
+static void write_tile(const wino_args *a, const float *m, int64_t place, int64_t t)
+{
+    float *py[LW_WINO_OUT * LW_WINO_OUT];
+    const float *pr[LW_WINO_OUT * LW_WINO_OUT];
+    int64_t row, col, H = a->y->shape[0], W = a->y->shape[1];
+
+    tile_at(a, t, &row, &col);
+    for (int p = 0; p < LW_WINO_OUT * LW_WINO_OUT; p++) {
+        int64_t i = row + p / LW_WINO_OUT, j = col + p % LW_WINO_OUT;
+        bool inside = i < H && j < W;
+
+        py[p] = inside ? lw_row(a->y, i) + j * a->n_out : NULL;
+        pr[p] = inside && a->residual ? lw_row(a->residual, i) + j * a->n_out : NULL;
+    }
+    a->isa->output(py, pr, m, place, lw_tensor_present(&a->c->b) ? lw_f32(&a->c->b) : NULL,
+                   a->n_out);
+}
+
+/* Scratch: transformed pixels [36][n_rows][n_in], then sums [36][n_rows][n_out]. */
+static void tiles_piece(void *arg, int thread, int64_t piece)
+{
+    const wino_args *a = arg;
+    int64_t first = piece * a->tiles, n = lw_min64(a->tiles, a->n_tiles - first), panel;
+    int64_t n_rows = n < a->isa->rows ? a->isa->rows : n;
+    int64_t v_place = n_rows * a->n_in, m_place = n_rows * a->n_out;
+    float *v = lw_cpu_scratch(a->k, thread), *m = v + LW_WINO_PLACES * v_place;
+
+    for (int64_t t = 0; t < n; t++)
+        read_tile(a, v + t * a->n_in, v_place, first + t);
+    panel = a->isa->panel;
+    for (int p = 0; p < LW_WINO_PLACES; p++) {
+        const float *u = a->u + p * a->n_in * a->n_out;
+
+        memset(v + p * v_place + n * a->n_in, 0, (size_t)((n_rows - n) * a->n_in) * sizeof(float));
+        for (int64_t o = 0; o < a->n_out; o += panel)
+            a->isa->product(m + p * m_place + o, a->n_out, v + p * v_place, u + o * a->n_in, n_rows,
+                            a->n_in);
+    }
+    for (int64_t t = 0; t < n; t++)
+        write_tile(a, m + t * a->n_out, m_place, first + t);
+}
+
+/* ---- the whole ---- */
+
+static const lw_wino_isa *isa_of(const lw_vec *vec)
+{
+#ifdef LW_HAVE_X86_LEVELS
+    if (vec == &lw_vec_avx512)
+        return &lw_wino_avx512;
+    if (vec == &lw_vec_avx2)
+        return &lw_wino_avx2;
+#endif
+    (void)vec;
+    return &lw_wino_baseline;
+}
+
+static size_t scratch_bytes(const wino_args *a)
+{
+    int64_t filters = 9 * a->n_in * (a->isa->panel + 1);
+    int64_t rows = a->tiles < a->isa->rows ? a->isa->rows : a->tiles;
+    int64_t pixels = LW_WINO_PLACES * rows * (a->n_in + a->n_out);
+
+    return (size_t)(filters > pixels ? filters : pixels) * sizeof(float);
+}
+
+void lw_cpu_winograd(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_conv2d *c,
+                     const lw_tensor *residual)
+{
+    const lw_cpu *cpu = k->impl;
+    wino_args a = { .k = k,
+                    .isa = isa_of(cpu->vec),
+                    .y = y,
+                    .x = x,
+                    .residual = residual,
+                    .c = c,
+                    .n_in = c->w.shape[3],
+                    .n_out = c->w.shape[0],
+                    .tiles_x = lw_ceil_div(y->shape[1], LW_WINO_OUT) };
+    int64_t n_u = LW_WINO_PLACES * a.n_in * a.n_out, n_pieces;
+
+    a.n_tiles = a.tiles_x * lw_ceil_div(y->shape[0], LW_WINO_OUT);
+    /* Equal shares for the threads. Every tile is computed alike, wherever the cut is. */
+    n_pieces = lw_ceil_div(lw_ceil_div(a.n_tiles, TILES), cpu->n_threads) * cpu->n_threads;
+    a.tiles = lw_ceil_div(a.n_tiles, n_pieces);
+    a.u = lw_cpu_shared(k, (size_t)(n_u + a.n_in) * sizeof(float));
+    if (!a.u || !lw_cpu_reserve(k, scratch_bytes(&a)))
+        return;
+    a.nothing = a.u + n_u;
+    memset(a.nothing, 0, (size_t)a.n_in * sizeof(float));
+    lw_pool_run(k->pool, a.n_out / a.isa->panel, filters_piece, &a);
+    lw_pool_run(k->pool, lw_ceil_div(a.n_tiles, a.tiles), tiles_piece, &a);
+}
