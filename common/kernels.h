@@ -18,8 +18,9 @@
  *    `failed` (sticky) and the model asks lw_kernels_check() once at the end of its forward pass.
  *  - y may equal x where the comment says "in place allowed"; otherwise outputs overlap nothing.
  *  - the same inputs give the same bits for any number of threads.
- *  - row strides (lw_tensor.stride0) of activations are honoured in operations on rows [n, d];
- *    pictures are packed. One operation at a time: the table belongs to one thread.
+ *  - row strides (lw_tensor.stride0) of activations are honoured in operations on rows [n, d] and
+ * in conv2d and group_factors; other pictures are packed. One operation at a time: the table
+ * belongs to one thread.
  *
  * Letters: n rows (tokens), d model width, H heads, D head size, C channels, h/w height and width.
  * Images are NHWC with N = 1: [h, w, C].
@@ -46,10 +47,16 @@ typedef struct lw_linear {
 /**
  * 2-D convolution. `w` [C_out, k, k, C_in] f32/bf16/f16 (NHWC kernels: the loader transposes the
  * stored [C_out, C_in, k, k]), `b` [C_out]. Padding may differ by side (the encoder's stride-2
- * convolutions pad right and bottom only).
+ * convolutions pad right and bottom only); a negative one leaves out rows or columns.
+ *
+ * On the way in, x may be normed and doubled in size, so that neither is ever a picture of its own:
+ * with `norm` [3, C_in] of group_factors it is silu((x - norm[0]) * norm[1] + norm[2]) that is
+ * convolved (padding stays zero), and with `upsample` every position of x counts as 2x2.
  */
 typedef struct lw_conv2d {
     lw_tensor w, b;
+    lw_tensor norm;
+    bool upsample;
     int k, stride;
     int pad_top, pad_left, pad_bottom, pad_right;
     void *packed;
@@ -141,21 +148,21 @@ struct lw_kernels {
 
     /**
      * y [ho, wo, C_out] = conv(x [h, w, C_in]) + b (+ residual [ho, wo, C_out] when not NULL; the
-     * residual may be y itself). ho = (h + pad_top + pad_bottom - k) / stride + 1.
+     * residual may be y itself). ho = (h + pad_top + pad_bottom - k) / stride + 1, with h doubled
+     * by `upsample`.
      */
     void (*conv2d)(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_conv2d *conv,
                    const lw_tensor *residual);
 
     /**
-     * y = act(groupnorm(x) * w + b), x [h, w, C], `groups` groups of neighbouring channels, biased
-     * variance over group and positions, act = silu or none. In place allowed. Statistics in f64 or
-     * compensated f32. Source: vae spec 2.
+     * f [3, C] such that (x - f[0]) * f[1] + f[2] = groupnorm(x) * w + b for x [h, w, C]: `groups`
+     * groups of neighbouring channels, biased variance over group and positions. Sums in f64 or
+     * compensated f32. Source: diffusers' AutoencoderKL.
      */
-    void (*group_norm)(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_tensor *w,
-                       const lw_tensor *b, int groups, float eps, bool silu);
-
-    /** y [2h, 2w, C]: each position of x [h, w, C] becomes 2x2. */
-    void (*upsample2x)(lw_kernels *k, lw_tensor *y, const lw_tensor *x);
+    void (*group_factors)(lw_kernels *k, lw_tensor *f, const lw_tensor *x, const lw_tensor *w,
+                          const lw_tensor *b, int groups, float eps);
+    /** y = (x - f[0]) * f[1] + f[2], x [h, w, C], f [3, C]. In place allowed. */
+    void (*channel_affine)(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_tensor *f);
 
     /**
      * NCHW [C, h, w] <-> NHWC [h, w, C] with the latent scaling on the way: towards NHWC

@@ -61,24 +61,22 @@ static void load_vector(loader *l, const char *prefix, const char *leaf, int64_t
 
 typedef struct transpose {
     const lw_tensor *src;
-    float *dst;
-    int64_t in, kk;
+    lw_tensor *dst;
 } transpose;
 
-/** One output channel: [in, k*k] of any float type -> [k*k, in] f32. */
+/** One output channel: [in, k, k] -> [k, k, in], as it is stored. */
 static void transpose_item(void *arg, int thread, int64_t o)
 {
     const transpose *t = arg;
-    size_t item = lw_dtype_size(t->src->dtype);
-    const char *src = (const char *)t->src->data + (size_t)(o * t->in * t->kk) * item;
-    float *dst = t->dst + o * t->in * t->kk, row[64];
+    size_t item = lw_dtype_size(t->src->dtype), at = 0;
+    int64_t in = t->src->shape[1], kk = t->src->shape[2] * t->src->shape[3];
+    const char *src = (const char *)t->src->data + (size_t)(o * in * kk) * item;
+    char *dst = (char *)t->dst->data + (size_t)(o * in * kk) * item;
 
     (void)thread;
-    for (int64_t i = 0; i < t->in; i++) {
-        (void)lw_dtype_convert(row, LW_F32, src + (size_t)(i * t->kk) * item, t->src->dtype,
-                               (size_t)t->kk);
-        for (int64_t p = 0; p < t->kk; p++)
-            dst[p * t->in + i] = row[p];
+    for (int64_t p = 0; p < kk; p++) {
+        for (int64_t i = 0; i < in; i++, at += item)
+            memcpy(dst + at, src + (size_t)(i * kk + p) * item, item);
     }
 }
 
@@ -101,9 +99,9 @@ static void load_conv(loader *l, const char *prefix, int k, int64_t c_in, int64_
     mark = lw_arena_mark_get(&l->tmp);
     l->status = lw_weights_matrix(l->v->weights, &l->tmp, name, 4, stored, &src, l->err);
     if (l->status == LW_OK)
-        l->status = lw_tensor_alloc(&l->v->arena, LW_F32, 4, shape, &ret->op.w, l->err);
+        l->status = lw_tensor_alloc(&l->v->arena, src.dtype, 4, shape, &ret->op.w, l->err);
     if (l->status == LW_OK) {
-        transpose t = { &src, lw_f32(&ret->op.w), c_in, (int64_t)k * k };
+        transpose t = { &src, &ret->op.w };
 
         lw_pool_run(l->v->k->pool, c_out, transpose_item, &t);
     }
@@ -325,6 +323,7 @@ lw_status lw_vae_create(const char *path, lw_keep keep, lw_kernels *k, lw_vae **
     if (v == NULL)
         return lw_fail(err, LW_E_NOMEM, "no memory for a model");
     v->k = k;
+    v->strip_positions = LW_VAE_STRIP_POSITIONS;
     lw_arena_init(&v->arena, "process", 0);
     /* The autoencoder is small next to the other models, so "auto" never has to round. */
     s = load(v, path, keep == LW_KEEP_AUTO ? LW_KEEP_STORED : keep, err);

@@ -52,8 +52,13 @@ typedef struct lw_vae_half {
     bool has_quant;
 } lw_vae_half;
 
+/* Output positions of a strip, where a convolution writes over what it reads: enough that the
+ * filters, transformed anew for each, do not count. */
+#define LW_VAE_STRIP_POSITIONS 32768
+
 struct lw_vae {
     lw_vae_config config;
+    int64_t strip_positions; /* LW_VAE_STRIP_POSITIONS; results do not depend on it */
     lw_kernels *k;
     lw_weights *weights;
     lw_vae_layout layout;

@@ -89,6 +89,19 @@ LW_MUST_USE lw_status lw_cpu_linear_prepare(lw_kernels *k, lw_linear *lin, lw_ar
 void lw_cpu_linears(lw_kernels *k, int n, lw_tensor *const y[], const lw_tensor *x,
                     const lw_linear *const lin[]);
 
+/**
+ * Column c of the factors [3, C] of a group norm: (x - f[0]) * f[1] + f[2] is (x - mean) * a + b.
+ * The mean is taken off in f32 before the multiplication, and what f32 lost of it is put into f[2],
+ * so that a large mean costs no accuracy.
+ */
+static inline void lw_cpu_group_factor(float *f, int64_t C, int64_t c, double mean, double a,
+                                       double b)
+{
+    f[c] = (float)mean;
+    f[C + c] = (float)a;
+    f[2 * C + c] = (float)(b - (mean - (double)f[c]) * a);
+}
+
 /** A vector counts as one row; a tensor of rank 2 or more has shape[0] rows. */
 static inline int64_t lw_rows(const lw_tensor *t)
 {

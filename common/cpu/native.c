@@ -255,82 +255,86 @@ static void native_qk_norm_rope(lw_kernels *k, lw_tensor *q, int heads, const lw
 
 typedef struct group_args {
     const lw_vec *vec;
-    const float *x;
-    float *y;
-    int64_t n_pos, C;
-    double *sums;        /* [chunks][2][C] */
-    float *mean, *a, *b; /* per channel */
-    bool silu;
+    const lw_tensor *x;
+    double *sums; /* [chunks][2][C] */
 } group_args;
 
 static void group_sums_chunk(void *arg, int thread, int64_t chunk)
 {
     const group_args *g = arg;
-    int64_t begin = chunk * CHUNK_POSITIONS, end = lw_min64(g->n_pos, begin + CHUNK_POSITIONS);
-    int64_t block = g->C < BLOCK_ITEMS ? BLOCK_ITEMS / g->C : 1;
-    double *sum = g->sums + chunk * 2 * g->C, *sum_sq = sum + g->C;
+    int64_t W = g->x->shape[1], C = g->x->shape[2], n_pos = g->x->shape[0] * W, n;
+    int64_t begin = chunk * CHUNK_POSITIONS, end = lw_min64(n_pos, begin + CHUNK_POSITIONS);
+    int64_t block = C < BLOCK_ITEMS ? BLOCK_ITEMS / C : 1;
+    double *sum = g->sums + chunk * 2 * C, *sum_sq = sum + C;
 
     (void)thread;
-    memset(sum, 0, (size_t)(2 * g->C) * sizeof(*sum));
-    for (int64_t i = begin; i < end; i += block)
-        g->vec->channel_sums(sum, sum_sq, g->x + i * g->C, lw_min64(block, end - i), g->C);
+    memset(sum, 0, (size_t)(2 * C) * sizeof(*sum));
+    for (int64_t i = begin; i < end; i += n) {
+        n = lw_min64(lw_min64(block, end - i), W - i % W);
+        g->vec->channel_sums(sum, sum_sq, lw_row(g->x, i / W) + i % W * C, n, C);
+    }
 }
 
-static void group_apply_chunk(void *arg, int thread, int64_t chunk)
+/* The factors of the channels of a group, from the sums of all chunks. */
+static void group_factors(const group_args *g, float *f, int64_t begin, int64_t n_channels,
+                          double eps, const float *w, const float *b)
 {
-    const group_args *g = arg;
-    int64_t begin = chunk * CHUNK_POSITIONS, n = lw_min64(g->n_pos - begin, CHUNK_POSITIONS);
+    int64_t C = g->x->shape[2], n_pos = g->x->shape[0] * g->x->shape[1];
+    double sum = 0, sum_sq = 0, n = (double)(n_pos * n_channels), mean, r;
 
-    (void)thread;
-    g->vec->channel_affine(g->y + begin * g->C, g->x + begin * g->C, g->mean, g->a, g->b, n, g->C,
-                           g->silu);
-}
+    for (int64_t i = 0; i < lw_ceil_div(n_pos, CHUNK_POSITIONS); i++) {
+        const double *s = g->sums + i * 2 * C + begin;
 
-/* The factors of group `index` from the sums of all chunks. The mean is taken off in f32 before the
- * multiplication and what f32 lost of it is put into b, so a large mean costs no accuracy. */
-static void group_factors(const group_args *g, int64_t n_chunks, int64_t index, int64_t per_group,
-                          double eps, const float *w, const float *bias)
-{
-    int64_t begin = index * per_group;
-    double sum = 0, sum_sq = 0, n = (double)(g->n_pos * per_group), mean, var, r;
-
-    for (int64_t i = 0; i < n_chunks; i++) {
-        const double *s = g->sums + i * 2 * g->C + begin;
-
-        for (int64_t c = 0; c < per_group; c++) {
+        for (int64_t c = 0; c < n_channels; c++) {
             sum += s[c];
-            sum_sq += s[g->C + c];
+            sum_sq += s[C + c];
         }
     }
     mean = sum / n;
-    var = fmax(sum_sq / n - mean * mean, 0);
-    r = 1.0 / sqrt(var + eps);
-    for (int64_t c = begin; c < begin + per_group; c++) {
-        g->mean[c] = (float)mean;
-        g->a[c] = (float)(r * (double)w[c]);
-        g->b[c] = (float)((double)bias[c] - (mean - (double)g->mean[c]) * r * (double)w[c]);
-    }
+    r = 1.0 / sqrt(fmax(sum_sq / n - mean * mean, 0) + eps);
+    for (int64_t c = begin; c < begin + n_channels; c++)
+        lw_cpu_group_factor(f, C, c, mean, r * (double)w[c], (double)b[c]);
 }
 
-static void native_group_norm(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_tensor *w,
-                              const lw_tensor *b, int groups, float eps, bool silu)
+static void native_group_factors(lw_kernels *k, lw_tensor *f, const lw_tensor *x,
+                                 const lw_tensor *w, const lw_tensor *b, int groups, float eps)
 {
     const lw_cpu *cpu = k->impl;
-    int64_t C = x->shape[2], n_pos = x->shape[0] * x->shape[1];
-    int64_t n_chunks = lw_ceil_div(n_pos, CHUNK_POSITIONS);
-    size_t sums_bytes = (size_t)(n_chunks * 2 * C) * sizeof(double);
-    double *sums = lw_cpu_shared(k, sums_bytes + (size_t)(3 * C) * sizeof(float));
-    float *factors = sums ? (float *)(sums + n_chunks * 2 * C) : NULL;
-    group_args g = { cpu->vec, lw_f32(x), lw_f32(y), n_pos, C, sums, factors, NULL, NULL, silu };
+    int64_t C = x->shape[2], n_chunks = lw_ceil_div(x->shape[0] * x->shape[1], CHUNK_POSITIONS);
+    group_args g = { cpu->vec, x, lw_cpu_shared(k, (size_t)(n_chunks * 2 * C) * sizeof(double)) };
 
-    if (!sums)
+    if (!g.sums)
         return;
-    g.a = factors + C;
-    g.b = factors + 2 * C;
     lw_pool_run(k->pool, n_chunks, group_sums_chunk, &g);
     for (int i = 0; i < groups; i++)
-        group_factors(&g, n_chunks, i, C / groups, (double)eps, lw_f32(w), lw_f32(b));
-    lw_pool_run(k->pool, n_chunks, group_apply_chunk, &g);
+        group_factors(&g, lw_f32(f), i * (C / groups), C / groups, (double)eps, lw_f32(w),
+                      lw_f32(b));
+}
+
+typedef struct affine_args {
+    const lw_vec *vec;
+    lw_tensor *y;
+    const lw_tensor *x, *f;
+} affine_args;
+
+static void affine_row(void *arg, int thread, int64_t i)
+{
+    const affine_args *a = arg;
+    int64_t C = a->x->shape[2];
+    const float *f = lw_f32(a->f);
+
+    (void)thread;
+    a->vec->channel_affine(lw_row(a->y, i), lw_row(a->x, i), f, f + C, f + 2 * C, a->x->shape[1], C,
+                           false);
+}
+
+static void native_channel_affine(lw_kernels *k, lw_tensor *y, const lw_tensor *x,
+                                  const lw_tensor *f)
+{
+    const lw_cpu *cpu = k->impl;
+    affine_args a = { cpu->vec, y, x, f };
+
+    lw_pool_run(k->pool, x->shape[0], affine_row, &a);
 }
 
 static void native_conv2d(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_conv2d *c,
@@ -358,6 +362,7 @@ void lw_cpu_add_native(lw_kernels *k, const lw_vec *vec)
     k->qk_norm_rope = native_qk_norm_rope;
     k->swiglu = native_swiglu;
     k->silu = native_silu;
-    k->group_norm = native_group_norm;
+    k->group_factors = native_group_factors;
+    k->channel_affine = native_channel_affine;
     k->conv2d = native_conv2d;
 }

@@ -61,7 +61,8 @@ typedef struct conv_args {
 /* Sum over the kernel's window at (row, col) of the input; outside the picture is zero. */
 static double window_sum(const conv_args *a, const float *w, int64_t row, int64_t col)
 {
-    int64_t H = a->x->shape[0], W = a->x->shape[1], C = a->x->shape[2], k = a->conv->k;
+    int64_t times = a->conv->upsample ? 2 : 1, C = a->x->shape[2], k = a->conv->k;
+    int64_t H = times * a->x->shape[0], W = times * a->x->shape[1];
     double sum = 0;
 
     for (int64_t r = 0; r < k; r++) {
@@ -71,7 +72,7 @@ static double window_sum(const conv_args *a, const float *w, int64_t row, int64_
 
             if (iy < 0 || iy >= H || ix < 0 || ix >= W)
                 continue;
-            in = lw_row(a->x, iy) + ix * C;
+            in = lw_row(a->x, iy / times) + ix / times * C;
             for (int64_t c = 0; c < C; c++)
                 sum += (double)in[c] * (double)wk[c];
         }
@@ -102,25 +103,63 @@ static void conv_row(void *arg, int thread, int64_t oy)
     }
 }
 
+typedef struct affine_args {
+    lw_tensor *y;
+    const lw_tensor *x, *f;
+    bool silu;
+} affine_args;
+
+static void affine_row(void *arg, int thread, int64_t i)
+{
+    const affine_args *a = arg;
+    int64_t C = a->x->shape[2], n = a->x->shape[1] * C;
+    const float *x = lw_row(a->x, i), *f = lw_f32(a->f);
+
+    (void)thread;
+    for (int64_t j = 0; j < n; j++) {
+        int64_t c = j % C;
+        double v = ((double)x[j] - (double)f[c]) * (double)f[C + c] + (double)f[2 * C + c];
+
+        lw_row(a->y, i)[j] = (float)(a->silu ? v / (1.0 + exp(-v)) : v);
+    }
+}
+
+static void ref_channel_affine(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_tensor *f)
+{
+    affine_args a = { y, x, f, false };
+
+    lw_pool_run(k->pool, x->shape[0], affine_row, &a);
+}
+
 void lw_cpu_ref_conv2d(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_conv2d *conv,
                        const lw_tensor *residual)
 {
-    conv_args a = { k, y, x, residual, conv };
     size_t n_w = (size_t)conv->k * (size_t)conv->k * (size_t)x->shape[2];
+    conv_args a = { k, y, x, residual, conv };
+    lw_tensor normed = *x;
 
+    if (lw_tensor_present(&conv->norm)) {
+        affine_args f = { &normed, x, &conv->norm, true };
+
+        normed = lw_tensor_nd(NULL, LW_F32, 3, x->shape);
+        normed.data = lw_cpu_shared(k, (size_t)lw_tensor_count(&normed) * sizeof(float));
+        if (!normed.data)
+            return;
+        lw_pool_run(k->pool, x->shape[0], affine_row, &f);
+        a.x = &normed;
+    }
     if (lw_cpu_reserve(k, n_w * sizeof(float)))
         lw_pool_run(k->pool, y->shape[0], conv_row, &a);
 }
 
 typedef struct group_args {
-    lw_tensor *y;
+    lw_tensor *f;
     const lw_tensor *x, *w, *b;
     int groups;
     double eps;
-    bool silu;
 } group_args;
 
-static void group_norm_group(void *arg, int thread, int64_t g)
+static void group_factors_group(void *arg, int thread, int64_t g)
 {
     const group_args *a = arg;
     int64_t H = a->x->shape[0], W = a->x->shape[1], C = a->x->shape[2];
@@ -142,25 +181,17 @@ static void group_norm_group(void *arg, int thread, int64_t g)
             sum_sq += ((double)x[c] - mean) * ((double)x[c] - mean);
     }
     r = 1.0 / sqrt(sum_sq / (double)(H * W * n) + a->eps);
-    for (int64_t i = 0; i < H * W; i++) {
-        const float *x = lw_row(a->x, i / W) + i % W * C + begin;
-        float *y = lw_row(a->y, i / W) + i % W * C + begin;
-
-        for (int64_t c = 0; c < n; c++) {
-            double v = ((double)x[c] - mean) * r * (double)lw_f32(a->w)[begin + c] +
-                       (double)lw_f32(a->b)[begin + c];
-
-            y[c] = (float)(a->silu ? v / (1.0 + exp(-v)) : v);
-        }
-    }
+    for (int64_t c = begin; c < begin + n; c++)
+        lw_cpu_group_factor(lw_f32(a->f), C, c, mean, r * (double)lw_f32(a->w)[c],
+                            (double)lw_f32(a->b)[c]);
 }
 
-static void ref_group_norm(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_tensor *w,
-                           const lw_tensor *b, int groups, float eps, bool silu)
+static void ref_group_factors(lw_kernels *k, lw_tensor *f, const lw_tensor *x, const lw_tensor *w,
+                              const lw_tensor *b, int groups, float eps)
 {
-    group_args a = { y, x, w, b, groups, (double)eps, silu };
+    group_args a = { f, x, w, b, groups, (double)eps };
 
-    lw_pool_run(k->pool, groups, group_norm_group, &a);
+    lw_pool_run(k->pool, groups, group_factors_group, &a);
 }
 
 typedef struct image_args {
@@ -168,26 +199,6 @@ typedef struct image_args {
     const lw_tensor *x;
     float first, second;
 } image_args;
-
-/* One row of x makes two rows of y. */
-static void upsample_row(void *arg, int thread, int64_t i)
-{
-    const image_args *a = arg;
-    int64_t W = a->x->shape[1], C = a->x->shape[2];
-    float *y = lw_row(a->y, 2 * i);
-
-    (void)thread;
-    for (int64_t j = 0; j < 2 * W; j++)
-        memcpy(y + j * C, lw_row(a->x, i) + j / 2 * C, (size_t)C * sizeof(float));
-    memcpy(lw_row(a->y, 2 * i + 1), y, (size_t)(2 * W * C) * sizeof(float));
-}
-
-static void ref_upsample2x(lw_kernels *k, lw_tensor *y, const lw_tensor *x)
-{
-    image_args a = { .y = y, .x = x };
-
-    lw_pool_run(k->pool, x->shape[0], upsample_row, &a);
-}
 
 /* The scaling below and the pixel conversions are in f32, operation by operation, as the reference
  * pipeline does them: they must agree bit for bit, not just closely. */
@@ -274,8 +285,8 @@ void lw_cpu_add_ref_image(lw_kernels *k)
     k->unpatchify = ref_unpatchify;
     k->conv2d_prepare = ref_conv2d_prepare;
     k->conv2d = lw_cpu_ref_conv2d;
-    k->group_norm = ref_group_norm;
-    k->upsample2x = ref_upsample2x;
+    k->group_factors = ref_group_factors;
+    k->channel_affine = ref_channel_affine;
     k->nchw_to_nhwc = ref_nchw_to_nhwc;
     k->nhwc_to_nchw = ref_nhwc_to_nchw;
     k->to_rgb8 = ref_to_rgb8;

@@ -56,6 +56,17 @@ static void filters_piece(void *arg, int thread, int64_t piece)
 
 /* ---- pixels ---- */
 
+/* Where pixels are read from: x itself, or a normed copy of a part of it. */
+typedef struct window {
+    const float *data;
+    int64_t first_row, first_col, stride; /* of rows, in floats */
+} window;
+
+static int scale_bits(const wino_args *a)
+{
+    return a->c->upsample ? 1 : 0;
+}
+
 /* Where tile t begins, in y. */
 static void tile_at(const wino_args *a, int64_t t, int64_t *row, int64_t *col)
 {
@@ -63,19 +74,68 @@ static void tile_at(const wino_args *a, int64_t t, int64_t *row, int64_t *col)
     *col = t % a->tiles_x * LW_WINO_OUT;
 }
 
-static void read_tile(const wino_args *a, float *v, int64_t place, int64_t t)
+/* The part of x that output positions [at, at + n) of one side see, in positions of x. */
+static void seen(int64_t at, int64_t n, int pad, int bits, int64_t size, int64_t *begin,
+                 int64_t *end)
+{
+    int64_t first = at - pad, last = at - pad + n + LW_WINO_IN - LW_WINO_OUT - 1;
+
+    *begin = lw_min64(first < 0 ? 0 : first >> bits, size);
+    *end = last < 0 ? 0 : lw_min64((last >> bits) + 1, size);
+}
+
+/* What n tiles from t on, of one row of tiles, read: normed, into `copy`. */
+static window norm_window(const wino_args *a, float *copy, int64_t t, int64_t n)
+{
+    const lw_vec *vec = ((const lw_cpu *)a->k->impl)->vec;
+    const float *f = lw_f32(&a->c->norm);
+    int64_t row, col, r0, r1, c0, c1, C = a->n_in;
+    window w = { .data = copy };
+
+    tile_at(a, t, &row, &col);
+    seen(row, LW_WINO_OUT, a->c->pad_top, scale_bits(a), a->x->shape[0], &r0, &r1);
+    seen(col, n * LW_WINO_OUT, a->c->pad_left, scale_bits(a), a->x->shape[1], &c0, &c1);
+    w.first_row = r0;
+    w.first_col = c0;
+    w.stride = c1 > c0 ? (c1 - c0) * C : 0;
+    for (int64_t r = r0; r < r1 && c0 < c1; r++)
+        vec->channel_affine(copy + (r - r0) * w.stride, lw_row(a->x, r) + c0 * C, f, f + C,
+                            f + 2 * C, c1 - c0, C, true);
+    return w;
+}
+
+static void read_tile(const wino_args *a, float *v, int64_t place, int64_t t, const window *w)
 {
     const float *px[LW_WINO_PLACES];
+    int bits = scale_bits(a);
     int64_t row, col, H = a->x->shape[0], W = a->x->shape[1];
 
     tile_at(a, t, &row, &col);
     for (int p = 0; p < LW_WINO_PLACES; p++) {
         int64_t i = row - a->c->pad_top + p / LW_WINO_IN, j = col - a->c->pad_left + p % LW_WINO_IN;
-        bool inside = i >= 0 && i < H && j >= 0 && j < W;
+        bool inside = i >= 0 && i >> bits < H && j >= 0 && j >> bits < W;
 
-        px[p] = inside ? lw_row(a->x, i) + j * a->n_in : a->nothing;
+        px[p] = inside ? w->data + ((i >> bits) - w->first_row) * w->stride +
+                             ((j >> bits) - w->first_col) * a->n_in
+                       : a->nothing;
     }
     a->isa->input(v, place, px, a->n_in);
+}
+
+/* Transformed pixels of n tiles from `first` on; one row of tiles after the other. */
+static void read_tiles(const wino_args *a, float *v, int64_t place, int64_t first, int64_t n,
+                       float *copy)
+{
+    window w = { .data = lw_f32(a->x), .stride = a->x->stride0 };
+    int64_t done = 0, many;
+
+    for (; done < n; done += many) {
+        many = lw_min64(n - done, a->tiles_x - (first + done) % a->tiles_x);
+        if (lw_tensor_present(&a->c->norm))
+            w = norm_window(a, copy, first + done, many);
+        for (int64_t t = done; t < done + many; t++)
+            read_tile(a, v + t * a->n_in, place, first + t, &w);
+    }
 }
 
 static void write_tile(const wino_args *a, const float *m, int64_t place, int64_t t)
@@ -96,18 +156,16 @@ static void write_tile(const wino_args *a, const float *m, int64_t place, int64_
                    a->n_out);
 }
 
-/* Scratch: transformed pixels [36][n_rows][n_in], then sums [36][n_rows][n_out]. */
+/* Scratch: transformed pixels [36][n_rows][n_in], sums [36][n_rows][n_out], normed pixels. */
 static void tiles_piece(void *arg, int thread, int64_t piece)
 {
     const wino_args *a = arg;
-    int64_t first = piece * a->tiles, n = lw_min64(a->tiles, a->n_tiles - first), panel;
-    int64_t n_rows = n < a->isa->rows ? a->isa->rows : n;
+    int64_t first = piece * a->tiles, n = lw_min64(a->tiles, a->n_tiles - first);
+    int64_t n_rows = n < a->isa->rows ? a->isa->rows : n, panel = a->isa->panel;
     int64_t v_place = n_rows * a->n_in, m_place = n_rows * a->n_out;
     float *v = lw_cpu_scratch(a->k, thread), *m = v + LW_WINO_PLACES * v_place;
 
-    for (int64_t t = 0; t < n; t++)
-        read_tile(a, v + t * a->n_in, v_place, first + t);
-    panel = a->isa->panel;
+    read_tiles(a, v, v_place, first, n, m + LW_WINO_PLACES * m_place);
     for (int p = 0; p < LW_WINO_PLACES; p++) {
         const float *u = a->u + p * a->n_in * a->n_out;
 
@@ -140,6 +198,8 @@ static size_t scratch_bytes(const wino_args *a)
     int64_t rows = a->tiles < a->isa->rows ? a->isa->rows : a->tiles;
     int64_t pixels = LW_WINO_PLACES * rows * (a->n_in + a->n_out);
 
+    if (lw_tensor_present(&a->c->norm))
+        pixels += LW_WINO_IN * (rows * LW_WINO_OUT + LW_WINO_IN - LW_WINO_OUT) * a->n_in;
     return (size_t)(filters > pixels ? filters : pixels) * sizeof(float);
 }
 

@@ -81,7 +81,7 @@ static lw_tensor make(kt_run *r, lw_dtype dtype, int rank, const int64_t *shape,
 {
     size_t item = lw_dtype_size(dtype), rows, bytes;
     lw_tensor t = lw_tensor_nd(NULL, dtype, rank, shape);
-    int64_t gap = strided && rank == 2 ? kt_int(&r->rng, 0, MAX_GAP_ITEMS) : 0;
+    int64_t gap = strided && rank >= 2 ? kt_int(&r->rng, 0, MAX_GAP_ITEMS) : 0;
     int64_t shift = kt_int(&r->rng, 0, 3);
 
     rows = rank < 2 ? 1 : (size_t)shape[0];

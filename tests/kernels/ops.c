@@ -264,59 +264,60 @@ static lw_tensor run_conv2d(kt_run *r)
     static const int64_t channels[] = { 1, 3, 4, 16, 20, 32, 48, 64, 128 };
     int64_t c_in = channels[kt_int(&r->rng, 0, 8)], c_out = channels[kt_int(&r->rng, 0, 8)];
     int64_t k = kt_int(&r->rng, 0, 3) ? 3 : 1, h = odd_size(r, 12, 40), w = odd_size(r, 12, 70);
-    int64_t residual_at = kt_int(&r->rng, 0, 2), ho, wo;
+    int64_t residual_at = kt_int(&r->rng, 0, 2), times, ho, wo;
+    bool normed = kt_int(&r->rng, 0, 2) == 0, apart = kt_int(&r->rng, 0, 2) == 0;
     lw_dtype dtype = any_weight_dtype(r);
-    lw_conv2d c = { .k = (int)k, .stride = kt_int(&r->rng, 0, 2) ? 1 : 2 };
+    lw_conv2d c = { .k = (int)k,
+                    .stride = kt_int(&r->rng, 0, 2) ? 1 : 2,
+                    .upsample = kt_int(&r->rng, 0, 2) == 0 };
     lw_tensor x, y, residual;
 
-    /* As the model does: symmetric, or below and to the right only, or none. */
+    /* As the model does: symmetric, or below and to the right only, or none; or a strip of it. */
     if (k == 3 && kt_int(&r->rng, 0, 3))
         c.pad_bottom = c.pad_right = 1;
     if (c.pad_bottom && kt_int(&r->rng, 0, 3))
         c.pad_top = c.pad_left = 1;
-    h += k;
+    if (k == 3 && kt_int(&r->rng, 0, 3) == 0)
+        c.pad_top = -1;
+    h += k + 1;
     w += k;
-    ho = (h + c.pad_top + c.pad_bottom - k) / c.stride + 1;
-    wo = (w + c.pad_left + c.pad_right - k) / c.stride + 1;
-    SHAPE(r, "%d x %d, %d -> %d, k %d stride %d pad %d %d %s residual %d", (int)h, (int)w,
-          (int)c_in, (int)c_out, (int)k, c.stride, c.pad_top, c.pad_bottom, lw_dtype_name(dtype),
-          (int)residual_at);
-    x = kt_input(r, LW_F32, 3, D1(h, w, c_in), 0, 1, false);
+    times = c.upsample ? 2 : 1;
+    ho = (times * h + c.pad_top + c.pad_bottom - k) / c.stride + 1;
+    wo = (times * w + c.pad_left + c.pad_right - k) / c.stride + 1;
+    SHAPE(r, "%d x %d%s%s, %d -> %d, k %d stride %d pad %d %d %s residual %d%s", (int)h, (int)w,
+          c.upsample ? " doubled" : "", normed ? " normed" : "", (int)c_in, (int)c_out, (int)k,
+          c.stride, c.pad_top, c.pad_bottom, lw_dtype_name(dtype), (int)residual_at,
+          apart ? ", rows apart" : "");
+    x = kt_input(r, LW_F32, 3, D1(h, w, c_in), 0, 1, apart);
     c.w = kt_input(r, dtype, 4, D1(c_out, k, k, c_in), 0, 0.1f, false);
     if (coin(r))
         c.b = kt_vector(r, c_out, 0, 1);
-    residual = kt_inout(r, 3, D1(ho, wo, c_out), 0, 1, false);
-    y = residual_at == 1 ? residual : kt_output(r, LW_F32, 3, D1(ho, wo, c_out), false);
+    if (normed)
+        c.norm = kt_input(r, LW_F32, 2, D1(3, c_in), 0.5f, 1, false);
+    residual = kt_inout(r, 3, D1(ho, wo, c_out), 0, 1, apart);
+    y = residual_at == 1 ? residual : kt_output(r, LW_F32, 3, D1(ho, wo, c_out), apart);
     if (r->k->conv2d_prepare(r->k, &c, &r->arena, NULL) == LW_OK)
         r->k->conv2d(r->k, &y, &x, &c, residual_at ? &residual : NULL);
     return y;
 }
 
-static lw_tensor run_group_norm(kt_run *r)
+/* The norm itself, since its factors may be split in different ways. */
+static lw_tensor run_group_factors(kt_run *r)
 {
     int64_t per_group = odd_size(r, 6, 16), h = odd_size(r, 12, 70), w = odd_size(r, 12, 70);
     int groups = (int)kt_int(&r->rng, 1, 32);
     int64_t C = groups * per_group;
-    bool silu = coin(r), in_place = coin(r), far_mean = kt_int(&r->rng, 0, 3) == 0;
+    bool in_place = coin(r), far_mean = kt_int(&r->rng, 0, 3) == 0;
     lw_tensor x = kt_inout(r, 3, D1(h, w, C), far_mean ? 30 : 0.4f, 2, false), y = x;
     lw_tensor wt = kt_vector(r, C, 1, 0.3f), b = kt_vector(r, C, 0, 0.5f);
+    lw_tensor f = kt_input(r, LW_F32, 2, D1(3, C), 0, 1, false);
 
-    SHAPE(r, "%d x %d x %d groups %d%s%s%s", (int)h, (int)w, (int)C, groups, silu ? " silu" : "",
+    SHAPE(r, "%d x %d x %d groups %d%s%s", (int)h, (int)w, (int)C, groups,
           in_place ? " in place" : "", far_mean ? " mean 30" : "");
     if (!in_place)
         y = kt_output(r, LW_F32, 3, D1(h, w, C), false);
-    r->k->group_norm(r->k, &y, &x, &wt, &b, groups, 1e-6f, silu);
-    return y;
-}
-
-static lw_tensor run_upsample2x(kt_run *r)
-{
-    int64_t h = odd_size(r, 12, 40), w = odd_size(r, 12, 40), C = odd_size(r, 40, 130);
-    lw_tensor x = kt_input(r, LW_F32, 3, D1(h, w, C), 0, 1, false);
-    lw_tensor y = kt_output(r, LW_F32, 3, D1(2 * h, 2 * w, C), false);
-
-    SHAPE(r, "%d x %d x %d", (int)h, (int)w, (int)C);
-    r->k->upsample2x(r->k, &y, &x);
+    r->k->group_factors(r->k, &f, &x, &wt, &b, groups, 1e-6f);
+    r->k->channel_affine(r->k, &y, &x, &f);
     return y;
 }
 
@@ -399,11 +400,11 @@ const kt_op kt_ops[] = {
     { "fill_rows", run_fill_rows, 0, "a copy", 10, offsetof(lw_kernels, fill_rows) },
     { "patchify", run_patchify, 0, "a permutation", 15, offsetof(lw_kernels, patchify) },
     { "unpatchify", run_unpatchify, 0, "a permutation", 15, offsetof(lw_kernels, unpatchify) },
-    { "conv2d", run_conv2d, 160 * F32_EPS, "up to 1152 f32 additions one after the other", 50,
-      offsetof(lw_kernels, conv2d) },
-    { "group_norm", run_group_norm, 10 * F32_EPS, "f64 sums; factors rounded to f32; exp", 30,
-      offsetof(lw_kernels, group_norm) },
-    { "upsample2x", run_upsample2x, 0, "a copy", 10, offsetof(lw_kernels, upsample2x) },
+    { "conv2d", run_conv2d, 400 * F32_EPS,
+      "up to 1152 f32 additions one after the other, 160; Winograd's transforms make it 2.5 times",
+      50, offsetof(lw_kernels, conv2d) },
+    { "group_factors", run_group_factors, 10 * F32_EPS, "f64 sums; factors rounded to f32", 30,
+      offsetof(lw_kernels, group_factors) },
     { "nchw_to_nhwc", run_nchw_to_nhwc, 0, "the reference's own f32 operations", 10,
       offsetof(lw_kernels, nchw_to_nhwc) },
     { "nhwc_to_nchw", run_nhwc_to_nchw, 0, "the reference's own f32 operations", 10,
