@@ -32,6 +32,7 @@ lw_verb_fn lw_cli_status;
 lw_verb_fn lw_cli_doctor;
 lw_verb_fn lw_cli_keys;
 lw_verb_fn lw_cli_convert;
+lw_verb_fn lw_cli_bench;
 lw_verb_fn lw_cli_templates;
 
 /** `latentwire hub`: parses its own options and serves until SIGTERM; returns the exit code. */

@@ -145,32 +145,14 @@ static lw_status run_service(const convert *c, const char *program, const char *
     return LW_OK;
 }
 
-static uint64_t weights_bytes(const char *folder)
-{
-    DIR *dir = opendir(folder);
-    uint64_t sum = 0;
-    struct dirent *d;
-    char path[PATH_MAX];
-    struct stat st;
-
-    while (dir && (d = readdir(dir)) != NULL)
-        if (ends_with(d->d_name, ".safetensors") &&
-            snprintf(path, sizeof(path), "%s/%s", folder, d->d_name) < (int)sizeof(path) &&
-            stat(path, &st) == 0)
-            sum += (uint64_t)st.st_size;
-    if (dir)
-        closedir(dir);
-    return sum;
-}
-
 static lw_status convert_part(convert *c, size_t i, const char *from, const char *to, lw_err *err)
 {
     char file[PATH_MAX];
-    uint64_t before = weights_bytes(from), after;
+    uint64_t before = lw_weights_file_bytes(from), after;
 
     LW_TRY(join(file, to, parts[i].file, err));
     LW_TRY(run_service(c, parts[i].program, from, file, err));
-    after = weights_bytes(to);
+    after = lw_weights_file_bytes(to);
     c->bytes_in += before;
     c->bytes_out += after;
     c->n_converted++;

@@ -3,7 +3,6 @@
  * do. It opens what a run would open (folders, programs, headers of weights) and changes nothing.
  */
 
-#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <sched.h>
@@ -182,35 +181,6 @@ static bool is_dir_in(const char *dir, const char *name)
     return snprintf(path, sizeof(path), "%s/%s", dir, name) < (int)sizeof(path) && is_dir(path);
 }
 
-static uint64_t file_bytes(const char *path)
-{
-    struct stat st;
-
-    return stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
-}
-
-/* Bytes of a weights file, or of all safetensors files of a folder. */
-static uint64_t stored_bytes(const char *path)
-{
-    DIR *dir = is_dir(path) ? opendir(path) : NULL;
-    uint64_t sum = 0;
-    struct dirent *e;
-
-    if (!dir)
-        return file_bytes(path);
-    while ((e = readdir(dir))) {
-        const char *dot = strrchr(e->d_name, '.');
-        char file[PATH_MAX];
-
-        if (!dot || strcmp(dot, ".safetensors"))
-            continue;
-        if (snprintf(file, sizeof(file), "%s/%s", path, e->d_name) < (int)sizeof(file))
-            sum += file_bytes(file);
-    }
-    closedir(dir);
-    return sum;
-}
-
 static void check_json(doctor *d, const char *what, const char *dir, const char *name, bool needed)
 {
     char path[PATH_MAX];
@@ -227,7 +197,7 @@ static void check_json(doctor *d, const char *what, const char *dir, const char 
 /* One component: where its weights are, how they are called, how big they are. */
 static void check_weights(doctor *d, const char *what, const char *path, const char *probe)
 {
-    const uint64_t bytes = stored_bytes(path);
+    const uint64_t bytes = lw_weights_file_bytes(path);
     lw_weights *w = NULL;
     const lw_tensor *t;
     size_t used, total;
@@ -247,40 +217,26 @@ static void check_weights(doctor *d, const char *what, const char *path, const c
     lw_weights_close(&w);
 }
 
-/* Where a component may be inside a model folder: as published, or as ComfyUI has it. */
+/* A component, and a tensor that its weights have. */
 typedef struct part {
-    const char *what, *folders[3], *probe;
+    const char *what, *probe;
 } part;
 
 static const part parts[LW_N_ROLES] = {
-    [LW_ROLE_ENCODER] = { "encoder",
-                          { "text_encoder", "text_encoders", "split_files/text_encoders" },
-                          "model.embed_tokens.weight" },
-    [LW_ROLE_DENOISER] = { "dit",
-                           { "transformer", "diffusion_models", "split_files/diffusion_models" },
-                           "cap_embedder.1.weight" },
-    [LW_ROLE_DECODER] = { "vae", { "vae", "split_files/vae" }, "decoder.conv_in.weight" },
+    [LW_ROLE_ENCODER] = { "encoder", "model.embed_tokens.weight" },
+    [LW_ROLE_DENOISER] = { "dit", "cap_embedder.1.weight" },
+    [LW_ROLE_DECODER] = { "vae", "decoder.conv_in.weight" },
 };
-
-/* The folder of a component, or the model's own path when it is the component itself. */
-static bool find_part(const char *model, const part *p, char ret[PATH_MAX])
-{
-    for (size_t i = 0; i < LW_ARRAY_LEN(p->folders) && p->folders[i]; i++)
-        if (snprintf(ret, PATH_MAX, "%s/%s", model, p->folders[i]) < PATH_MAX && is_dir(ret))
-            return true;
-    snprintf(ret, PATH_MAX, "%s", model);
-    return !is_file_in(model, "model_index.json");
-}
 
 static void check_component(doctor *d, lw_role role, const char *model)
 {
     const part *p = &parts[role];
     const bool published = is_file_in(model, "model_index.json");
     char path[PATH_MAX];
+    lw_err err = { 0 };
 
-    if (!find_part(model, p, path)) {
-        check(d, FAIL, LW_E_NOT_FOUND, p->what, "%s has no folder %s; download the whole model",
-              model, p->folders[0]);
+    if (lw_locate_part(model, role, path, &err) != LW_OK) {
+        check(d, FAIL, err.code, p->what, "%s", err.text);
         return;
     }
     if (published)

@@ -5,6 +5,7 @@
 
 #include "orchestrate/locate.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,6 +161,47 @@ static bool is_folder(const char *path)
     struct stat st;
 
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+lw_status lw_locate_part(const char *model, lw_role role, char ret[PATH_MAX], lw_err *err)
+{
+    static const char *const folders[LW_N_ROLES][4] = {
+        [LW_ROLE_ENCODER] = { "text_encoder", "text_encoders", "split_files/text_encoders" },
+        [LW_ROLE_DENOISER] = { "transformer", "diffusion_models", "split_files/diffusion_models" },
+        [LW_ROLE_DECODER] = { "vae", "split_files/vae" },
+    };
+
+    LW_TRY(lw_model_part(model, folders[role], ret, PATH_MAX, err));
+    if (strcmp(ret, model) == 0 && is_model(model))
+        return lw_fail(err, LW_E_NOT_FOUND, "%s has no folder %s; download the whole model", model,
+                       folders[role][0]);
+    return LW_OK;
+}
+
+static uint64_t file_bytes(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+uint64_t lw_weights_file_bytes(const char *path)
+{
+    DIR *dir = is_folder(path) ? opendir(path) : NULL;
+    uint64_t sum = 0;
+    struct dirent *e;
+
+    if (!dir)
+        return file_bytes(path);
+    while ((e = readdir(dir))) {
+        const char *dot = strrchr(e->d_name, '.');
+        char file[PATH_MAX];
+
+        if (dot && strcmp(dot, ".safetensors") == 0 && join(file, path, "/", e->d_name))
+            sum += file_bytes(file);
+    }
+    closedir(dir);
+    return sum;
 }
 
 /* A folder of data that comes with the project: in LATENTWIRE_DATA_DIR, of the installation, or of

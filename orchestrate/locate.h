@@ -43,6 +43,16 @@ LW_MUST_USE lw_status lw_locate_model(const lw_model_options *o, unsigned roles,
                                       lw_model_choice *ret, lw_err *err);
 
 /**
+ * Where the weights of a role are in `model` (a path of lw_model_choice): the folder of that part,
+ * as published or as ComfyUI has it, else the path itself. Errors: LW_E_NOT_FOUND (the model is a
+ * whole one, and lacks this part), LW_E_INVALID (a path too long).
+ */
+LW_MUST_USE lw_status lw_locate_part(const char *model, lw_role role, char ret[PATH_MAX],
+                                     lw_err *err);
+/** Bytes of a file, or of all safetensors files of a folder; 0 when there are none. */
+uint64_t lw_weights_file_bytes(const char *path);
+
+/**
  * The folder of prompt templates: `named`, else that of LATENTWIRE_DATA_DIR, of the installation or
  * of the source tree around the build folder. Errors: LW_E_NOT_FOUND with what to do.
  */

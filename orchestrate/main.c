@@ -29,6 +29,7 @@ static const struct {
     { "status", lw_cli_status, "show a running hub, its workers and jobs" },
     { "doctor", lw_cli_doctor, "check this machine, the programs and the model" },
     { "convert", lw_cli_convert, "write a model with its large layers in 8 bits" },
+    { "bench", lw_cli_bench, "how fast operations and stages are on this machine" },
     { "keys", lw_cli_keys, "make keys for a hub on tcp" },
     { "templates", lw_cli_templates, "list, show, render, check or begin prompt templates" },
     { "version", NULL, "print the version" },

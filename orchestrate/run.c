@@ -22,7 +22,8 @@
 #define FRONTEND_NAME   "frontend.sock" /* the socket of a hub in the runtime folder */
 #define CONNECT_MS      5000
 #define RECONNECT_MS    10000 /* a hub that is restarted is back by then */
-#define STATUS_EVERY_MS 50
+#define STATUS_EVERY_MS 10
+#define WATCH_MS        20
 #define STOP_GRACE_MS   2000
 #define TICK_MS         250
 
@@ -64,6 +65,8 @@ lw_status lw_run_wait(lw_run *s, int64_t timeout_ms, bool starting, lw_client_ev
 
     if (s->progress.on && timeout_ms > TICK_MS)
         timeout_ms = TICK_MS;
+    if (s->settings->watch_memory && timeout_ms > WATCH_MS)
+        timeout_ms = WATCH_MS;
     st = lw_client_wait(s->client, s->signal_fd, timeout_ms, ret, err);
     if (st == LW_OK && ret->fd_readable)
         read_signals(s);
@@ -72,6 +75,8 @@ lw_status lw_run_wait(lw_run *s, int64_t timeout_ms, bool starting, lw_client_ev
     if (s->cluster) {
         lw_err death = { 0 };
 
+        if (s->settings->watch_memory)
+            lw_cluster_look(s->cluster);
         if (lw_cluster_check(s->cluster, starting, &death) != LW_OK)
             return lw_fail(err, death.code, "%s", death.text);
     }
@@ -227,6 +232,9 @@ static lw_status read_report(lw_run *s, const char *report, lw_err *err)
         const json_t *role = json_object_get(roles, lw_role_name((lw_role)k));
 
         s->workers[k] = (int)json_integer_value(json_object_get(role, "usable"));
+        if (s->cluster && s->ready_ms[k] == 0 && s->workers[k] > 0 &&
+            s->workers[k] >= lw_cluster_workers(s->cluster, (lw_role)k))
+            s->ready_ms[k] = (double)(lw_now_ms() - s->opened_ms);
     }
     json_array_foreach(workers, i, w)
     {
@@ -279,8 +287,8 @@ static lw_status not_ready(const lw_run *s, unsigned roles, lw_err *err)
  * seconds: a worker may just be coming back. */
 static lw_status await_ready(lw_run *s, unsigned roles, lw_err *err)
 {
-    const int64_t start = lw_now_ms();
-    const int64_t deadline = start + (s->cluster ? s->settings->start_timeout * 1000 : CONNECT_MS);
+    const int64_t deadline =
+        lw_now_ms() + (s->cluster ? s->settings->start_timeout * 1000 : CONNECT_MS);
     int64_t asked_ms = 0;
     bool waiting = false;
 
@@ -308,7 +316,7 @@ static lw_status await_ready(lw_run *s, unsigned roles, lw_err *err)
         waiting = false;
         LW_TRY(read_report(s, ev.msg->report, err));
         if (has_roles(s, roles)) {
-            s->start_ms = (double)(lw_now_ms() - start);
+            s->start_ms = (double)(lw_now_ms() - s->opened_ms);
             return LW_OK;
         }
     }
@@ -328,6 +336,7 @@ lw_status lw_run_open(const lw_settings *settings, unsigned roles, lw_run **ret,
         return lw_fail(err, LW_E_NOMEM, "no memory for a run");
     s->settings = settings;
     s->signal_fd = -1;
+    s->opened_ms = lw_now_ms();
     s->preview.path = settings->preview;
     lw_progress_init(&s->progress, settings->quiet);
     st = choose_hub(s, &found, err);
@@ -403,4 +412,17 @@ size_t lw_run_max_tensor_bytes(const lw_run *s)
 double lw_run_start_ms(const lw_run *s)
 {
     return s->start_ms;
+}
+
+double lw_run_ready_ms(const lw_run *s, lw_role role)
+{
+    return s->ready_ms[role];
+}
+
+lw_procmem lw_run_memory(lw_run *s, lw_role role)
+{
+    if (!s->cluster || !s->settings->watch_memory)
+        return (lw_procmem){ 0 };
+    lw_cluster_look(s->cluster);
+    return lw_cluster_memory(s->cluster, role);
 }

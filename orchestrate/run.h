@@ -5,6 +5,7 @@
 
 #include "orchestrate/client.h"
 #include "orchestrate/locate.h"
+#include "orchestrate/procmem.h"
 #include "orchestrate/settings.h"
 
 /*
@@ -25,6 +26,8 @@ typedef struct lw_job {
     /** When set, a failure of the job is told here and the others go on; an error that it returns
      * fails the run. */
     lw_status (*on_failure)(void *arg, const lw_err *why, lw_err *err);
+    /** When set, hears what a worker tells of its progress; some of it may be lost on the way. */
+    void (*on_progress)(void *arg, const lw_msg *progress);
     void *arg;
     /* Set by lw_run_jobs. */
     bool finished;
@@ -66,6 +69,12 @@ const char *lw_run_hub(const lw_run *s);
 size_t lw_run_max_tensor_bytes(const lw_run *s);
 /** Milliseconds it took to get a hub and workers that are ready. */
 double lw_run_start_ms(const lw_run *s);
+/** Milliseconds from the start of a private cluster until it had all workers of a role, seen within
+ * 10; 0 for somebody else's hub. */
+double lw_run_ready_ms(const lw_run *s, lw_role role);
+/** Memory of the private workers of a role up to now, with watch_memory of the settings; else and
+ * for somebody else's hub zero. */
+lw_procmem lw_run_memory(lw_run *s, lw_role role);
 
 /** From now on at most `most` jobs are with the hub at once (0: all), and what is shown of progress
  * counts jobs, of which `before` were done already. */

@@ -24,7 +24,8 @@ struct lw_run {
     int interrupts; /* SIGINT, SIGTERM, SIGHUP seen */
     lw_progress progress;
     lw_preview preview;
-    double start_ms;
+    int64_t opened_ms;
+    double start_ms, ready_ms[LW_N_ROLES];
     int window; /* jobs with the hub at once; 0: all */
     uint64_t jobs_before;
 };

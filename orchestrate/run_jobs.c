@@ -97,6 +97,8 @@ static lw_status handle(lw_run *s, lw_job *jobs, int n, const lw_msg *m, lw_err 
         return LW_OK;
     switch (m->type) {
     case LW_MSG_PROGRESS:
+        if (job->on_progress)
+            job->on_progress(job->arg, m);
         show_progress(s, jobs, n, job, m);
         return LW_OK;
     case LW_MSG_PREVIEW:

@@ -46,6 +46,7 @@ typedef struct lw_settings {
     const char *device, *precision, *threads, *workers, *weights, *log_level;
     int64_t memory_mb, start_timeout;
     bool insecure_loopback;
+    bool watch_memory; /* of a private hub's workers, for lw_run_memory */
 } lw_settings;
 
 #define LW_SET(m) offsetof(lw_settings, m)
@@ -169,14 +170,18 @@ typedef struct lw_settings {
 
 #define LW_OPTS_CLUSTER                                                                            \
     LW_OPTS_HUB,                                                                                   \
-    { .name = "device", .kind = LW_OPT_STR, .offset = LW_SET(device), .value = "D",                \
-      .help = "device of a private hub's workers: \"cpu\", \"dit=cpu,encoder=cpu\"" },             \
     { .name = "precision", .kind = LW_OPT_STR, .offset = LW_SET(precision), .value = "P",          \
       .help = "arithmetic of a private hub's workers: \"f32\", \"int8\", \"dit=int8,encoder=f32\"" }, \
-    { .name = "threads", .kind = LW_OPT_STR, .offset = LW_SET(threads), .value = "N",              \
-      .help = "threads of each: \"2\", \"dit=2,encoder=1\"; 0 = all cores" },                      \
     { .name = "workers", .kind = LW_OPT_STR, .offset = LW_SET(workers), .value = "N",              \
       .help = "how many of each: \"1\", \"dit=3\"" },                                              \
+    LW_OPTS_WORKER
+
+/* How each worker of a private hub is started. */
+#define LW_OPTS_WORKER                                                                             \
+    { .name = "device", .kind = LW_OPT_STR, .offset = LW_SET(device), .value = "D",                \
+      .help = "device of a private hub's workers: \"cpu\", \"dit=cpu,encoder=cpu\"" },             \
+    { .name = "threads", .kind = LW_OPT_STR, .offset = LW_SET(threads), .value = "N",              \
+      .help = "threads of each: \"2\", \"dit=2,encoder=1\"; 0 = all cores" },                      \
     { .name = "weights", .kind = LW_OPT_CHOICE, .offset = LW_SET(weights), .dflt = "auto",         \
       .choices = "auto|stored|bf16", .value = "HOW",                                               \
       .help = "what matrices are kept as in memory" },                                             \

@@ -46,7 +46,8 @@ typedef struct child {
     const char *log_path;
     pid_t pid; /* 0 = not running */
     int restarts;
-    bool is_hub;
+    lw_role role; /* LW_ROLE_NONE: the hub */
+    lw_procmem memory;
 } child;
 
 struct lw_cluster {
@@ -263,7 +264,6 @@ static lw_status start_hub(lw_cluster *c, const lw_cluster_params *p, lw_err *er
 
     LW_TRY(lw_locate_program("latentwire", program, err));
     LW_TRY(new_child(c, "hub", "hub", &ch, err));
-    ch->is_hub = true;
     LW_TRY(add_arg(c, ch, &n, err, "%s", program));
     LW_TRY(add_arg(c, ch, &n, err, "hub"));
     LW_TRY(add_arg(c, ch, &n, err, "--frontend=%s", c->frontend));
@@ -302,6 +302,7 @@ static lw_status start_worker(lw_cluster *c, const lw_cluster_params *p, size_t 
     snprintf(log_name, sizeof(log_name), "%s-%d", what, index + 1);
     LW_TRY(lw_locate_program(what, program, err));
     LW_TRY(new_child(c, what, log_name, &ch, err));
+    ch->role = role;
     LW_TRY(add_arg(c, ch, &n, err, "%s", program));
     LW_TRY(
         add_arg(c, ch, &n, err, "--log-json")); /* first: it holds for what is wrong with others */
@@ -366,6 +367,30 @@ const char *lw_cluster_endpoint(const lw_cluster *c)
 int lw_cluster_workers(const lw_cluster *c, lw_role role)
 {
     return c->workers[role];
+}
+
+void lw_cluster_look(lw_cluster *c)
+{
+    for (int i = 0; i < c->n_children; i++)
+        if (c->children[i].role != LW_ROLE_NONE && c->children[i].pid > 0)
+            lw_procmem_look(c->children[i].pid, &c->children[i].memory);
+}
+
+lw_procmem lw_cluster_memory(const lw_cluster *c, lw_role role)
+{
+    lw_procmem most = { 0 };
+
+    for (int i = 0; i < c->n_children; i++) {
+        const lw_procmem *m = &c->children[i].memory;
+
+        if (c->children[i].role != role)
+            continue;
+        if (m->peak_bytes > most.peak_bytes)
+            most.peak_bytes = m->peak_bytes;
+        if (m->own_peak_bytes > most.own_peak_bytes)
+            most.own_peak_bytes = m->own_peak_bytes;
+    }
+    return most;
 }
 
 /* ---- stopping ---- */
@@ -497,7 +522,8 @@ lw_status lw_cluster_check(lw_cluster *c, bool starting, lw_err *err)
         if (ch->pid <= 0 || waitpid(ch->pid, &status, WNOHANG) != ch->pid)
             continue;
         ch->pid = 0;
-        if (starting || ch->is_hub || !WIFSIGNALED(status) || ch->restarts == MAX_RESTARTS)
+        if (starting || ch->role == LW_ROLE_NONE || !WIFSIGNALED(status) ||
+            ch->restarts == MAX_RESTARTS)
             return report_death(ch, status, starting, err);
         ch->restarts++;
         LW_TRY(spawn(c, ch, err));

@@ -2,6 +2,7 @@
 #define LW_ORCHESTRATE_SUPERVISOR_H
 
 #include "orchestrate/locate.h"
+#include "orchestrate/procmem.h"
 
 /*
  * A private cluster: one hub and the workers a job needs, as children of this process, talking over
@@ -44,6 +45,11 @@ void lw_cluster_stop(lw_cluster **c, int64_t grace_ms);
 const char *lw_cluster_endpoint(const lw_cluster *c);
 /** How many workers of a role were started. */
 int lw_cluster_workers(const lw_cluster *c, lw_role role);
+
+/** Look at the memory of all workers now; what is between two looks is not seen. */
+void lw_cluster_look(lw_cluster *c);
+/** The most that a worker of a role has had at one of the looks. */
+lw_procmem lw_cluster_memory(const lw_cluster *c, lw_role role);
 
 /**
  * See whether the children live; call it after SIGCHLD and now and then. While `starting`, any

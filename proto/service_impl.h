@@ -52,7 +52,7 @@ typedef struct lw_worker {
     lw_arena arena;
     lw_packet packet; /* keeps the request's frames */
     lw_msg request;
-    int64_t started_ms;
+    int64_t started_ns;
     uint64_t picture;
     lw_packet answer;
     bool was_cancelled; /* handle() stopped because of `cancel` */

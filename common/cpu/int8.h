@@ -119,6 +119,12 @@ typedef struct lw_int8_isa {
     /** y [n] = (sums + offset) * scale * sx + b, in that order; b may be NULL. */
     void (*finish)(float *y, const int32_t *sums, const int32_t *offset, const float *scale,
                    float sx, const float *b, int64_t n);
+    /**
+     * For measurements (ceiling.h): `turns` rounds of the instructions that `dot` is made of, which
+     * wait for nothing. Returns the number of integer operations, two a product. NULL: this level
+     * has no such instruction.
+     */
+    double (*dot_products)(int64_t turns);
 } lw_int8_isa;
 
 /** Number of levels that this machine can run, baseline (the plain reference) first. */

@@ -382,10 +382,54 @@ static void isa_finish(float *y, const int32_t *sums, const int32_t *offset, con
     }
 }
 
+#ifdef LANES
+/* As many chains as hide the latency of one; without VNNI only its last instruction waits. */
+#if defined(__AVX512VNNI__) || defined(LW_INT8_VNNI256)
+#define CHAINS 12
+#else
+#define CHAINS 6
+#endif
+
+/* s + u q^T of four bytes each, as in isa_dot. */
+INLINE vi dot_chain(vi s, vi u, vi q)
+{
+#if defined(__AVX512VNNI__)
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(s) : "v"(u), "v"(q));
+    return s;
+#else
+    return dot4(s, u, q, false);
+#endif
+}
+
+static double isa_dot_products(int64_t turns)
+{
+    vi sum[CHAINS], u = vi_zero(), q = vi_zero(), all = vi_zero();
+
+    __asm__("" : "+x"(q)); /* for all that the compiler knows, no zeros */
+    UNROLL
+    for (int i = 0; i < CHAINS; i++)
+        sum[i] = vi_zero();
+    for (int64_t n = 0; n < turns; n++) {
+        UNROLL
+        for (int i = 0; i < CHAINS; i++) {
+            __asm__ volatile("" : "+x"(u)); /* and each time others */
+            sum[i] = dot_chain(sum[i], u, q);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < CHAINS; i++)
+        all |= sum[i];
+    return all[0] ? 0 : 8.0 * LANES * CHAINS * (double)turns;
+}
+#endif
+
 const lw_int8_isa LW_INT8_TABLE = {
     .name = LW_INT8_ISA,
     .rotate = isa_rotate,
     .quantise = isa_quantise,
     .dot = isa_dot,
     .finish = isa_finish,
+#ifdef LANES
+    .dot_products = isa_dot_products,
+#endif
 };

@@ -432,6 +432,56 @@ static void vec_channel_affine(float *y, const float *x, const float *mean, cons
     }
 }
 
+/* The widest register, and as many chains of multiply-adds as hide the latency of one. */
+#if defined(__AVX512F__)
+#define WIDE 16
+#elif defined(__AVX2__)
+#define WIDE 8
+#else
+#define WIDE 4
+#endif
+#define CHAINS 12
+typedef float wide __attribute__((vector_size(WIDE * sizeof(float))));
+
+/* Whole: an array stays in registers only when every index is a constant. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 12")
+#endif
+
+static double vec_multiply_adds(int64_t turns)
+{
+    wide sum[CHAINS], a = { 0 }, b = { 0 };
+    float all = 0;
+
+    a += 0.999f;
+    b += 1e-3f;
+    UNROLL
+    for (int i = 0; i < CHAINS; i++)
+        sum[i] = a + (float)i;
+    for (int64_t n = 0; n < turns; n++) {
+        UNROLL
+        for (int i = 0; i < CHAINS; i++)
+            sum[i] = sum[i] * a + b;
+    }
+    UNROLL
+    for (int i = 0; i < CHAINS; i++)
+        all += sum[i][0];
+    /* never so small, but the compiler does not know: the sums are needed */
+    return all < 0 ? 0 : 2.0 * WIDE * CHAINS * (double)turns;
+}
+
+static uint32_t vec_read(const uint32_t *p, int64_t n)
+{
+    uint32_t bits = 0;
+
+#pragma omp simd reduction(| : bits)
+    for (int64_t i = 0; i < n; i++)
+        bits |= p[i];
+    return bits;
+}
+
 const lw_vec LW_VEC_TABLE = {
     .isa = LW_VEC_ISA,
     .widen = vec_widen,
@@ -451,4 +501,6 @@ const lw_vec LW_VEC_TABLE = {
     .swiglu = vec_swiglu,
     .channel_sums = vec_channel_sums,
     .channel_affine = vec_channel_affine,
+    .multiply_adds = vec_multiply_adds,
+    .read = vec_read,
 };

@@ -63,6 +63,14 @@ typedef struct lw_vec {
     /** y = (x - mean[c]) * a[c] + b[c], then silu if asked, over n_pos positions of C channels. */
     void (*channel_affine)(float *y, const float *x, const float *mean, const float *a,
                            const float *b, int64_t n_pos, int64_t C, bool silu);
+
+    /**
+     * For measurements (ceiling.h): `turns` rounds of multiply-adds that wait for nothing, as wide
+     * as the widest registers. Returns the number of floating-point operations, two each.
+     */
+    double (*multiply_adds)(int64_t turns);
+    /** For measurements: reads p [n]; the bits of all of them, or'ed. */
+    uint32_t (*read)(const uint32_t *p, int64_t n);
 } lw_vec;
 
 /**

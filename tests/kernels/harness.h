@@ -68,7 +68,4 @@ typedef struct kt_op {
 extern const kt_op kt_ops[];
 extern const int kt_n_ops;
 
-/** The times of representative shapes; see bench.c. */
-int kt_bench(const char *filter, int n_threads);
-
 #endif

@@ -6,7 +6,6 @@
  *   test_kernels --function=linear    one operation
  *   test_kernels --list               names of operations
  *   test_kernels --repeat=N           N times as many cases
- *   test_kernels --bench [--threads=N] [--function=NAME]
  *
  * The seed is printed; LW_SEED=... runs the same cases again. A back end that this machine or this
  * build lacks is skipped with exit code 77 when it was asked for by name.
@@ -284,20 +283,15 @@ int main(int argc, char **argv)
 {
     static const char *const all[] = { "ref", "baseline", "avx2", "avx512", "onednn" };
     const char *backend = NULL, *function = NULL, *env = getenv("LW_SEED"), *value;
-    int threads = 2, rc;
-    bool bench = false;
+    int rc;
 
     for (int i = 1; i < argc; i++) {
         if ((value = option(argv[i], "--backend="))) {
             backend = value;
         } else if ((value = option(argv[i], "--function="))) {
             function = value;
-        } else if ((value = option(argv[i], "--threads="))) {
-            threads = atoi(value);
         } else if ((value = option(argv[i], "--repeat="))) {
             repeat = atoi(value);
-        } else if (strcmp(argv[i], "--bench") == 0) {
-            bench = true;
         } else if (strcmp(argv[i], "--list") == 0) {
             for (int j = 0; j < kt_n_ops; j++)
                 puts(kt_ops[j].name);
@@ -307,9 +301,6 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    if (bench)
-        return kt_bench(function, threads);
-
     seed = env ? strtoull(env, NULL, 10) : (uint64_t)lw_now_ns() % 1000000000u;
     printf("LW_SEED=%llu\n", (unsigned long long)seed);
     lw_kernels_init_ref(&reference.k, NULL);
