@@ -465,6 +465,22 @@ static void test_extremes(void **state)
     }
 }
 
+/* Values of a case of test_dot: anything; all at an end; one of both ends, each byte by itself. The
+ * last two are what sums of pairs in 16 bits would lose. */
+static int dot_value(kt_rng *rng, int c, int lo, int hi)
+{
+    switch (c) {
+    case 0:
+        return (int)kt_int(rng, lo, hi);
+    case 1:
+        return lo;
+    case 2:
+        return hi;
+    default:
+        return kt_int(rng, 0, 1) ? lo : hi;
+    }
+}
+
 /* The sums by themselves, before they are scaled, written to guarded memory. */
 static void test_dot(void **state)
 {
@@ -473,8 +489,9 @@ static void test_dot(void **state)
     kt_rng rng = { seed };
 
     (void)state;
-    for (int c = 0; c < 200; c++) {
-        int rows = 1 + c % LW_INT8_TILE, q_max = c % 2 ? LW_INT8_8BIT : LW_INT8_7BIT;
+    /* kinds of u, kinds of q, both widths, every height of a tile */
+    for (int c = 0; c < 4 * 4 * 2 * LW_INT8_TILE; c++) {
+        int rows = 1 + c / 32, q_max = c % 2 ? LW_INT8_8BIT : LW_INT8_7BIT;
         lw_int8_tile t = { .u = u.p,
                            .q = q.p,
                            .groups = 16 * kt_int(&rng, 1, 3),
@@ -484,9 +501,9 @@ static void test_dot(void **state)
                            .step = kt_int(&rng, 1, 128) };
 
         for (size_t i = 0; i < u.bytes; i++)
-            ((uint8_t *)u.p)[i] = (uint8_t)kt_int(&rng, 1, 255);
+            ((uint8_t *)u.p)[i] = (uint8_t)dot_value(&rng, c / 2 % 4, 1, 255);
         for (size_t i = 0; i < q.bytes; i++)
-            ((int8_t *)q.p)[i] = (int8_t)kt_int(&rng, -q_max, q_max);
+            ((int8_t *)q.p)[i] = (int8_t)dot_value(&rng, c / 8 % 4, -q_max, q_max);
         for (int l = 0; l < lw_int8_levels(); l++) {
             block sums = block_new((size_t)rows * LW_INT8_PANEL * sizeof(int32_t));
 
