@@ -4,7 +4,8 @@
  *
  *     bench_int8 [--threads=N] [--level=NAME] [--rows=N] [--in=K] [--out=N] [--ms=TIME] [--7bit]
  *
- * "product" multiplies rows that are quantised already, "all" rotates and quantises them too. Each
+ * "product" multiplies rows that are quantised already, "all" balances, rotates and quantises them
+ * too. Each
  * is the best of what fits into --ms milliseconds (100), since other work may share the machine.
  * The ceilings are bests too, taken before and after.
  */
@@ -147,7 +148,8 @@ static void *memory(size_t bytes)
 
 static void bench_shape(bench *b, int64_t n, int64_t in, int64_t out)
 {
-    int threads = lw_pool_threads(b->pool), block = lw_int8_block(in);
+    int threads = lw_pool_threads(b->pool);
+    lw_int8_form form = lw_int8_usual(in);
     void *packed = memory(lw_int8_packed_bytes(out, in));
     void *mem = memory(lw_int8_rows_bytes(n, in, threads));
     float *w = memory((size_t)(out * in) * sizeof(*w)), *x = memory((size_t)(n * in) * sizeof(*x));
@@ -165,15 +167,16 @@ static void bench_shape(bench *b, int64_t n, int64_t in, int64_t out)
     for (int64_t i = 0; i < out * in; i++)
         w[i] = (float)(int)(i * 2654435761u % 255) - 127;
     pack_ms = (double)lw_now_ns() / 1e6;
-    if (lw_int8_pack(packed, &tw, block, b->bits, b->pool, NULL) != LW_OK)
+    form.bits = b->bits;
+    if (lw_int8_pack(packed, &tw, form, b->pool, NULL) != LW_OK)
         exit(1);
     pack_ms = (double)lw_now_ns() / 1e6 - pack_ms;
     free(w);
-    lw_int8_quantise(b->isa, b->pool, &rows, mem, &tx, block);
+    lw_int8_quantise(b->isa, b->pool, &rows, mem, &tx, packed);
     TIME_BEST(product_ms, lw_int8_product(b->isa, b->pool, &ty, &rows, packed, NULL));
-    TIME_BEST(all_ms, (lw_int8_quantise(b->isa, b->pool, &rows, mem, &tx, block),
+    TIME_BEST(all_ms, (lw_int8_quantise(b->isa, b->pool, &rows, mem, &tx, packed),
                        lw_int8_product(b->isa, b->pool, &ty, &rows, packed, NULL)));
-    TIME_BEST(plain_ms, lw_int8_quantise(b->isa, b->pool, &rows, mem, &tx, block));
+    TIME_BEST(plain_ms, lw_int8_quantise(b->isa, b->pool, &rows, mem, &tx, packed));
     top = measure_peak(&b->int8, b->pool);
     printf("n %4d  %5d -> %5d  product %8.3f ms %7.1f GOP/s %5.1f %%  all %8.3f ms %7.1f GOP/s "
            "%5.1f %%  quantise %6.3f ms  pack %4.0f ms\n",
