@@ -151,17 +151,23 @@ static lw_status set_copy(subject *s, lw_err *err)
 
 /* ---- operations ---- */
 
+static lw_status set_weights(subject *s, bool int8, int64_t out, int64_t in, lw_err *err)
+{
+    lw_kernels *k = &s->bench->k;
+
+    s->linear.bulk = int8;
+    k->precision = int8 ? LW_PRECISION_INT8 : LW_PRECISION_F32;
+    LW_TRY(made(s, LW_BF16, 2, D(out, in), 0.02f, &s->linear.w, err));
+    return k->linear_prepare(k, &s->linear, &s->arena, err);
+}
+
 static lw_status set_linear(subject *s, lw_err *err)
 {
     const lw_bench_case *c = s->c;
-    lw_kernels *k = &s->bench->k;
 
-    s->linear.bulk = c->op == LW_BENCH_LINEAR_INT8;
-    k->precision = s->linear.bulk ? LW_PRECISION_INT8 : LW_PRECISION_F32;
     LW_TRY(matrix(s, c->n, c->a, &s->x[0], err));
     LW_TRY(matrix(s, c->n, c->b, &s->y, err));
-    LW_TRY(made(s, LW_BF16, 2, D(c->b, c->a), 0.02f, &s->linear.w, err));
-    LW_TRY(k->linear_prepare(k, &s->linear, &s->arena, err));
+    LW_TRY(set_weights(s, c->op == LW_BENCH_LINEAR_INT8, c->b, c->a, err));
     s->from = s->linear.packed ? s->linear.packed : s->linear.w.data;
     s->bytes = s->linear.packed ? lw_int8_packed_bytes(c->b, c->a) : lw_tensor_bytes(&s->linear.w);
     return LW_OK;
@@ -289,6 +295,7 @@ static lw_status set_int8_rows(subject *s, lw_err *err)
     size_t bytes = lw_int8_rows_bytes(s->c->n, s->c->a, lw_pool_threads(s->bench->pool));
 
     LW_TRY(matrix(s, s->c->n, s->c->a, &s->x[0], err));
+    LW_TRY(set_weights(s, true, LW_INT8_PANEL, s->c->a, err));
     s->rows_memory = lw_arena_alloc(&s->arena, bytes, err);
     return s->rows_memory ? set_copy(s, err) : LW_E_NOMEM;
 }
@@ -296,7 +303,7 @@ static lw_status set_int8_rows(subject *s, lw_err *err)
 static void run_int8_rows(subject *s)
 {
     lw_int8_quantise(lw_int8_best(), s->bench->pool, &s->rows, s->rows_memory, &s->x[0],
-                     lw_int8_block(s->c->a));
+                     s->linear.packed);
 }
 
 static const struct {

@@ -32,8 +32,8 @@ typedef struct lw_kernels lw_kernels;
 typedef enum lw_precision {
     LW_PRECISION_AUTO = 0, /* as the weights are stored: int8 when they are packed, else f32 */
     LW_PRECISION_F32,      /* f32 sums of f32 activations; bf16 and f16 weights are widened */
-    LW_PRECISION_INT8 /* weights in 8 bits by output, activations in 8 bits by row, both rotated
-                         (common/cpu/int8.h) */
+    LW_PRECISION_INT8 /* weights in 8 bits by output, activations in 8 bits by row, both balanced
+                         and rotated (common/cpu/int8.h) */
 } lw_precision;
 
 /** y = x W^T + b. `w` [out, in] (rows may be strided), `b` [out] or absent. */

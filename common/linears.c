@@ -184,8 +184,7 @@ static lw_status pack_parts(const converter *c, const lw_tensor *w, int64_t part
     for (int64_t i = 0; i < parts; i++) {
         lw_tensor part = lw_tensor_rows(w, i * n, n);
 
-        LW_TRY(lw_int8_pack(dst + (size_t)i * bytes, &part, lw_int8_block(in), LW_INT8_8BIT,
-                            c->pool, err));
+        LW_TRY(lw_int8_pack(dst + (size_t)i * bytes, &part, lw_int8_usual(in), c->pool, err));
     }
     return LW_OK;
 }

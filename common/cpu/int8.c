@@ -21,6 +21,10 @@
 #define K_ALIGN    64 /* whole registers of every level */
 #define PANEL_HEAD (LW_INT8_PANEL * (sizeof(float) + sizeof(int32_t)))
 #define INF_BITS   0x7f800000u
+/* Columns that are summed at a time: 1 KB of a row in f32. */
+#define COLUMNS 256
+/* A column of zeros or of almost all that there is must not make 0 or infinity. */
+#define BALANCE_MAX 256.0
 /* Below this a row is zero: 127 / max must not overflow. */
 #define TINY 0x1p-100f
 /* A block of rows that is multiplied with a panel before the next panel comes: 3 to 8 MB, which
@@ -115,13 +119,23 @@ int lw_int8_block(int64_t in)
     return block > 1 ? block : 0;
 }
 
+lw_int8_form lw_int8_usual(int64_t in)
+{
+    return (lw_int8_form){ .block = lw_int8_block(in), .bits = LW_INT8_8BIT, .balanced = true };
+}
+
+static size_t head_bytes(int64_t in)
+{
+    return sizeof(lw_int8_header) + (size_t)padded(in) * sizeof(float);
+}
+
 size_t lw_int8_packed_bytes(int64_t out, int64_t in)
 {
     size_t bytes;
 
     if (out < 1 || in < 1 || in > LW_INT8_MAX_IN || out > INT64_MAX - LW_INT8_PANEL ||
         !lw_size_mul((size_t)lw_ceil_div(out, LW_INT8_PANEL), panel_bytes(in), &bytes) ||
-        !lw_size_add(bytes, sizeof(lw_int8_header), &bytes))
+        !lw_size_add(bytes, head_bytes(in), &bytes))
         return 0;
     return bytes;
 }
@@ -135,7 +149,7 @@ typedef struct panel {
 
 static panel panel_at(const void *packed, int64_t in, int64_t i)
 {
-    char *p = (char *)packed + sizeof(lw_int8_header) + (size_t)i * panel_bytes(in);
+    char *p = (char *)packed + head_bytes(in) + (size_t)i * panel_bytes(in);
 
     return (panel){ .scale = (float *)p,
                     .offset = (int32_t *)(p + LW_INT8_PANEL * sizeof(float)),
@@ -152,9 +166,46 @@ typedef struct pack_args {
     void *dst;
     const lw_tensor *w;
     float *work; /* a row for each thread */
+    float *balance;
     int block, q_max;
     int64_t bad_row; /* one that has a value that is not finite, or -1 */
 } pack_args;
+
+/* The mean square of each of a few columns; every column is summed by one thread from the top. */
+static void square_columns(void *arg, int thread, int64_t item)
+{
+    const pack_args *a = arg;
+    int64_t first = item * COLUMNS, n = lw_min64(COLUMNS, a->w->shape[1] - first);
+    size_t skip = (size_t)first * lw_dtype_size(a->w->dtype);
+    double sum[COLUMNS] = { 0 };
+    float row[COLUMNS];
+
+    (void)thread;
+    for (int64_t o = 0; o < a->w->shape[0]; o++) {
+        lw_dtype_convert(row, LW_F32, (const char *)lw_row_any(a->w, o) + skip, a->w->dtype,
+                         (size_t)n);
+        for (int64_t i = 0; i < n; i++)
+            sum[i] += (double)row[i] * (double)row[i];
+    }
+    for (int64_t i = 0; i < n; i++)
+        a->balance[first + i] = (float)(sum[i] / (double)a->w->shape[0]);
+}
+
+/* r of every column, from their mean squares in its place: the root of the column's rms, where the
+ * rms of the whole is 1. */
+static void balance_columns(float *r, int64_t in)
+{
+    double sum = 0, mean;
+
+    for (int64_t i = 0; i < in; i++)
+        sum += isfinite(r[i]) ? (double)r[i] : 0; /* what is not is found by pack_panel */
+    mean = sum / (double)in;
+    for (int64_t i = 0; i < in; i++) {
+        double v = mean > 0 && isfinite(r[i]) ? sqrt(sqrt((double)r[i] / mean)) : 1;
+
+        r[i] = (float)fmin(fmax(v, 1 / BALANCE_MAX), BALANCE_MAX);
+    }
+}
 
 static void pack_panel(void *arg, int thread, int64_t item)
 {
@@ -173,6 +224,8 @@ static void pack_panel(void *arg, int thread, int64_t item)
 
         memset(row + in, 0, (size_t)(k - in) * sizeof(*row));
         lw_dtype_convert(row, LW_F32, w, a->w->dtype, (size_t)in);
+        for (int64_t i = 0; i < in; i++)
+            row[i] /= a->balance[i];
         bits = a->isa->rotate(row, k, a->block);
         memcpy(&max, &bits, sizeof(max));
         if (bits >= INF_BITS) {
@@ -207,11 +260,11 @@ static uint64_t header_hash(const lw_int8_header *h)
     return fnv1a(h, offsetof(lw_int8_header, hash));
 }
 
-lw_status lw_int8_pack(void *dst, const lw_tensor *w, int block, lw_int8_bits bits, lw_pool *pool,
-                       lw_err *err)
+lw_status lw_int8_pack(void *dst, const lw_tensor *w, lw_int8_form form, lw_pool *pool, lw_err *err)
 {
     lw_int8_header h = { .magic = MAGIC, .version = LW_INT8_VERSION };
-    pack_args a = { .isa = lw_int8_best(), .dst = dst, .w = w, .block = block, .bad_row = -1 };
+    pack_args a = { .isa = lw_int8_best(), .dst = dst, .w = w, .block = form.block, .bad_row = -1 };
+    int64_t in;
     size_t bytes;
 
     if (w->rank != 2 || !(bytes = lw_int8_packed_bytes(w->shape[0], w->shape[1])))
@@ -220,24 +273,32 @@ lw_status lw_int8_pack(void *dst, const lw_tensor *w, int block, lw_int8_bits bi
     if (w->dtype != LW_F32 && w->dtype != LW_BF16 && w->dtype != LW_F16)
         return lw_fail(err, LW_E_SHAPE, "int8: weights are float32, bfloat16 or float16, not %s",
                        lw_dtype_name(w->dtype));
-    if (block != 0 && block != lw_int8_block(w->shape[1]))
+    in = w->shape[1];
+    if (form.block != 0 && form.block != lw_int8_block(in))
         return lw_fail(err, LW_E_INVALID, "int8: rotation by %d of %lld columns: expected 0 or %d",
-                       block, (long long)w->shape[1], lw_int8_block(w->shape[1]));
-    a.q_max = (int)bits;
-    a.work = aligned_alloc(LW_INT8_ALIGN, (size_t)lw_pool_threads(pool) *
-                                              (size_t)padded(w->shape[1]) * sizeof(float));
+                       form.block, (long long)in, lw_int8_block(in));
+    a.q_max = (int)form.bits;
+    a.balance = (float *)((char *)dst + sizeof(h));
+    a.work = aligned_alloc(LW_INT8_ALIGN,
+                           (size_t)lw_pool_threads(pool) * (size_t)padded(in) * sizeof(float));
     if (!a.work)
-        return lw_fail(err, LW_E_NOMEM, "int8: no memory to pack %lld columns",
-                       (long long)w->shape[1]);
+        return lw_fail(err, LW_E_NOMEM, "int8: no memory to pack %lld columns", (long long)in);
+    for (int64_t i = 0; i < padded(in); i++)
+        a.balance[i] = 1;
+    if (form.balanced) {
+        lw_pool_run(pool, lw_ceil_div(in, COLUMNS), square_columns, &a);
+        balance_columns(a.balance, in);
+    }
     lw_pool_run(pool, lw_ceil_div(w->shape[0], LW_INT8_PANEL), pack_panel, &a);
     free(a.work);
     if (a.bad_row >= 0)
         return lw_fail(err, LW_E_FORMAT, "int8: row %lld of the weights is not finite",
                        (long long)a.bad_row);
-    h.q_max = (uint32_t)bits;
-    h.block = (uint32_t)block;
+    h.q_max = (uint32_t)form.bits;
+    h.block = (uint32_t)form.block;
+    h.balanced = form.balanced;
     h.out = w->shape[0];
-    h.in = w->shape[1];
+    h.in = in;
     h.bytes = bytes;
     h.hash = header_hash(&h);
     memcpy(dst, &h, sizeof(h));
@@ -263,13 +324,14 @@ lw_status lw_int8_check(const void *p, size_t bytes, int64_t out, int64_t in, lw
         return lw_fail(err, LW_E_PRECONDITION,
                        "int8 weights: layout version %lu, this build reads %d; pack them again",
                        (unsigned long)h.version, LW_INT8_VERSION);
-    if (h.hash != header_hash(&h) || h.zero != 0 || h.zero2 != 0)
+    if (h.hash != header_hash(&h) || h.zero != 0)
         return lw_fail(err, LW_E_FORMAT, "int8 weights: the header is damaged");
     if (h.out != out || h.in != in)
         return lw_fail(err, LW_E_SHAPE, "int8 weights: expected [%lld, %lld], got [%lld, %lld]",
                        (long long)out, (long long)in, (long long)h.out, (long long)h.in);
     if ((h.q_max != LW_INT8_8BIT && h.q_max != LW_INT8_7BIT) ||
-        (h.block != 0 && h.block != (uint32_t)lw_int8_block(in)) || h.bytes != want)
+        (h.block != 0 && h.block != (uint32_t)lw_int8_block(in)) || h.balanced > 1 ||
+        h.bytes != want)
         return lw_fail(err, LW_E_FORMAT, "int8 weights: the header contradicts itself");
     if (bytes < want)
         return lw_fail(err, LW_E_FORMAT, "int8 weights: %zu bytes of %zu are here", bytes, want);
@@ -283,6 +345,20 @@ float lw_int8_weight(const void *packed, int64_t o, int64_t i)
 
     o %= LW_INT8_PANEL;
     return p.scale[o] * (float)p.q[q_index(o, i)];
+}
+
+const float *lw_int8_balance(const void *packed)
+{
+    return (const float *)((const char *)packed + sizeof(lw_int8_header));
+}
+
+bool lw_int8_alike(const void *a, const void *b)
+{
+    const lw_int8_header *p = a, *q = b;
+
+    return a == b || (p->in == q->in && p->block == q->block &&
+                      memcmp(lw_int8_balance(a), lw_int8_balance(b),
+                             (size_t)padded(p->in) * sizeof(float)) == 0);
 }
 
 size_t lw_int8_rows_bytes(int64_t n, int64_t in, int n_threads)
@@ -306,17 +382,21 @@ static void quantise_tile(void *arg, int thread, int64_t item)
 {
     const quantise_args *a = arg;
     const lw_int8_rows *rows = a->rows;
+    const float *r = lw_int8_balance(rows->packed);
+    int block = (int)((const lw_int8_header *)rows->packed)->block;
     int64_t k = padded(rows->in), first = item * LW_INT8_TILE;
     int64_t height = lw_min64(LW_INT8_TILE, rows->n - first);
     float *row = rows->work + thread * k;
 
-    for (int64_t r = 0; r < height; r++) {
-        float max, inv = 0, *scale = &rows->scale[first + r];
+    for (int64_t i = 0; i < height; i++) {
+        const float *x = lw_row(a->x, first + i);
+        float max, inv = 0, *scale = &rows->scale[first + i];
         uint32_t bits;
 
-        memcpy(row, lw_row(a->x, first + r), (size_t)rows->in * sizeof(*row));
+        for (int64_t j = 0; j < rows->in; j++)
+            row[j] = x[j] * r[j];
         memset(row + rows->in, 0, (size_t)(k - rows->in) * sizeof(*row));
-        bits = a->isa->rotate(row, k, rows->block);
+        bits = a->isa->rotate(row, k, block);
         memcpy(&max, &bits, sizeof(max));
         *scale = 0;
         if (bits < INF_BITS && max >= TINY) {
@@ -326,19 +406,19 @@ static void quantise_tile(void *arg, int thread, int64_t item)
             *scale = bits < INF_BITS ? 0 : NAN;
             memset(row, 0, (size_t)k * sizeof(*row));
         }
-        a->isa->quantise(rows->u + first * k + 4 * r, height, row, k, inv);
+        a->isa->quantise(rows->u + first * k + 4 * i, height, row, k, inv);
     }
 }
 
 void lw_int8_quantise(const lw_int8_isa *isa, lw_pool *pool, lw_int8_rows *ret, void *mem,
-                      const lw_tensor *x, int block)
+                      const lw_tensor *x, const void *packed)
 {
     int64_t n = lw_rows(x), in = lw_cols(x), k = padded(in);
     quantise_args a = { .isa = isa, .rows = ret, .x = x };
 
     ret->n = n;
     ret->in = in;
-    ret->block = block;
+    ret->packed = packed;
     ret->work = mem;
     ret->u = (uint8_t *)(ret->work + lw_pool_threads(pool) * k);
     ret->scale = (float *)(ret->u + n * k);
@@ -409,7 +489,7 @@ void lw_int8_product(const lw_int8_isa *isa, lw_pool *pool, lw_tensor *y, const 
                        .n_threads = lw_pool_threads(pool),
                        .wide = h->q_max > LW_INT8_7BIT };
 
-    assert(h->in == rows->in && h->block == (uint32_t)rows->block);
+    assert(lw_int8_alike(packed, rows->packed));
     if (n_tiles == 0)
         return;
     n_blocks = lw_ceil_div(rows->n, ROW_BLOCK);

@@ -10,11 +10,19 @@
  *
  *     y[i, o] = (sum_k u[i, k] q[o, k]  -  128 sum_k q[o, k]) * sw[o] * sx[i] + b[o].
  *
- * One large activation would leave the rest of its row with few steps, so both sides may first be
- * rotated by the same orthonormal matrix, which leaves the products as they are and spreads such
- * a value over a block of neighbours: the Walsh-Hadamard transform of blocks of `block` items (a
- * power of two), the same idea as in QuaRot (arXiv 2404.00456). The weights are rotated when they
- * are packed, the activations when they are quantised.
+ * One large activation would leave the rest of its row with few steps, and whatever a weight that
+ * meets it was rounded by is multiplied by it. Two things are done first, to the weights when they
+ * are packed and to the activations when they are quantised; both leave the products as they are:
+ *
+ *  - balance: channel k of the activations times r[k], column k of the weights by r[k], where r[k]
+ *    is the root of the column's rms. A channel that is large because its readers have small
+ *    weights comes nearer to the others on both sides. The rms of a row of x times that of a row of
+ *    w, which the error grows with, is least at sqrt(|w_k| / |x_k|) (as in SmoothQuant, arXiv
+ *    2211.10438); with |x| unknown, as it is here, r is half way between what is best when all |x|
+ *    are alike (this root) and when |x| |w| are (|w| itself).
+ *  - rotation by the same orthonormal matrix, which spreads a large value over a block of
+ *    neighbours: the Walsh-Hadamard transform of blocks of `block` items (a power of two), the same
+ *    idea as in QuaRot (arXiv 2404.00456).
  *
  * Every result here has the same bits on every instruction set and with any number of threads:
  * sums are integers, and what is done in f32 is done in the same order everywhere.
@@ -23,9 +31,10 @@
  * from out and in alone; numbers are little-endian):
  *
  *     header   64 bytes, lw_int8_header
+ *     balance  f32 r[k], k = in rounded up to 64; 1 from `in` on
  *     panel 0  outputs 0 .. 31
  *     panel 1  outputs 32 .. 63
- *     ...      ceil(out / 32) panels, each of 256 + 32 k bytes, k = in rounded up to 64
+ *     ...      ceil(out / 32) panels, each of 256 + 32 k bytes
  *
  *     panel    f32 scale[32]       sw; 0 for outputs from `out` on
  *              s32 offset[32]      -128 * sum_k q
@@ -46,7 +55,7 @@
 #include "common/pool.h"
 #include "common/tensor.h"
 
-#define LW_INT8_VERSION 1
+#define LW_INT8_VERSION 2
 #define LW_INT8_PANEL   32 /* outputs of a panel */
 #define LW_INT8_TILE    12 /* rows of activations that are multiplied at a time */
 #define LW_INT8_ALIGN   64
@@ -59,28 +68,36 @@ typedef enum lw_int8_bits { LW_INT8_8BIT = 127, LW_INT8_7BIT = 64 } lw_int8_bits
 typedef struct lw_int8_header {
     char magic[8]; /* "LWINT8W" */
     uint32_t version;
-    uint32_t q_max; /* lw_int8_bits */
-    uint32_t block; /* of the rotation; 0 = none */
-    uint32_t zero;
+    uint32_t q_max;    /* lw_int8_bits */
+    uint32_t block;    /* of the rotation; 0 = none */
+    uint32_t balanced; /* 0: every r is 1 */
     int64_t out, in;
     uint64_t bytes; /* of the whole */
     uint64_t hash;  /* FNV-1a of the bytes before it */
-    uint64_t zero2;
+    uint64_t zero;
 } lw_int8_header;
+
+/** What may be chosen when weights are packed. */
+typedef struct lw_int8_form {
+    int block; /* of the rotation: 0 or lw_int8_block(in) */
+    lw_int8_bits bits;
+    bool balanced;
+} lw_int8_form;
 
 /** The largest power of two up to LW_INT8_BLOCK that divides `in`; 0 (no rotation) when odd. */
 int lw_int8_block(int64_t in);
+/** What models are packed with: rotated, 8 bits, balanced. The others are for tests. */
+lw_int8_form lw_int8_usual(int64_t in);
 /** Bytes of the packed form; 0 when there is none: out < 1, in < 1 or in > LW_INT8_MAX_IN. */
 size_t lw_int8_packed_bytes(int64_t out, int64_t in);
 /**
  * Pack w [out, in] (f32, bf16 or f16; rows may be strided) into dst, which has
- * lw_int8_packed_bytes() and is 64-byte aligned. block: 0 or lw_int8_block(in). The bytes are a
- * function of the arguments, not of machine or pool (NULL allowed). Takes 4 * in bytes a thread
- * while it runs. Errors: LW_E_INVALID (block), LW_E_SHAPE, LW_E_FORMAT (a weight is not finite),
- * LW_E_NOMEM; dst is undefined then.
+ * lw_int8_packed_bytes() and is 64-byte aligned. The bytes are a function of w and form, not of
+ * machine or pool (NULL allowed). Takes 4 * in bytes a thread while it runs. Errors: LW_E_INVALID
+ * (block), LW_E_SHAPE, LW_E_FORMAT (a weight is not finite), LW_E_NOMEM; dst is undefined then.
  */
-LW_MUST_USE lw_status lw_int8_pack(void *dst, const lw_tensor *w, int block, lw_int8_bits bits,
-                                   lw_pool *pool, lw_err *err);
+LW_MUST_USE lw_status lw_int8_pack(void *dst, const lw_tensor *w, lw_int8_form form, lw_pool *pool,
+                                   lw_err *err);
 /**
  * Is this the header of packed weights [out, in] whose `bytes` bytes are all here? What lies behind
  * the header is not looked at: any bytes there are weights. Errors: LW_E_FORMAT, LW_E_SHAPE,
@@ -88,8 +105,12 @@ LW_MUST_USE lw_status lw_int8_pack(void *dst, const lw_tensor *w, int block, lw_
  */
 LW_MUST_USE lw_status lw_int8_check(const void *p, size_t bytes, int64_t out, int64_t in,
                                     lw_err *err);
-/** One weight of a packed matrix as a number, rotated as it is: scale * q. For tests and tools. */
+/** One weight of a packed matrix as a number, balanced and rotated: scale * q. For tests. */
 float lw_int8_weight(const void *packed, int64_t o, int64_t i);
+/** The r[k] of packed weights. */
+const float *lw_int8_balance(const void *packed);
+/** Whether rows that were quantised for one of two packed matrices serve the other. */
+bool lw_int8_alike(const void *a, const void *b);
 
 /** A product of up to LW_INT8_TILE rows with a panel. */
 typedef struct lw_int8_tile {
@@ -135,12 +156,11 @@ const lw_int8_isa *lw_int8_best(void);
 
 /**
  * Quantised activations [n, in]: tiles of LW_INT8_TILE rows, each [k / 4][rows][4] bytes, the last
- * one with the rows that are left. May be multiplied with several matrices of the same `in` and
- * block.
+ * one with the rows that are left. May be multiplied with matrices that are alike (lw_int8_alike).
  */
 typedef struct lw_int8_rows {
     int64_t n, in;
-    int block;
+    const void *packed; /* what they were quantised for */
     uint8_t *u;
     float *scale; /* [n] sx; NaN for a row that has a value that is not finite */
     float *work;  /* a row for each thread */
@@ -149,15 +169,15 @@ typedef struct lw_int8_rows {
 /** Memory for lw_int8_rows of a pool of so many threads; SIZE_MAX when too large. */
 size_t lw_int8_rows_bytes(int64_t n, int64_t in, int n_threads);
 /**
- * Quantise x [n, in] f32 (rows may be strided) after rotation by `block`. mem: 64-byte aligned, of
- * lw_int8_rows_bytes(n, in, threads of the pool), in use as long as *ret is. A row whose values are
- * all below 2^-100 counts as zero.
+ * Quantise x [n, in] f32 (rows may be strided), balanced and rotated as `packed` is. mem: 64-byte
+ * aligned, of lw_int8_rows_bytes(n, in, threads of the pool); it and packed are in use as long as
+ * *ret is. A row whose values are all below 2^-100 counts as zero.
  */
 void lw_int8_quantise(const lw_int8_isa *isa, lw_pool *pool, lw_int8_rows *ret, void *mem,
-                      const lw_tensor *x, int block);
+                      const lw_tensor *x, const void *packed);
 /**
  * y [n, out] f32 (rows may be strided) = rows times packed weights, which passed lw_int8_check or
- * come from lw_int8_pack and have the `in` and block of the rows. b [out] or NULL.
+ * come from lw_int8_pack and are like those of the rows. b [out] or NULL.
  */
 void lw_int8_product(const lw_int8_isa *isa, lw_pool *pool, lw_tensor *y, const lw_int8_rows *rows,
                      const void *packed, const float *b);

@@ -264,31 +264,50 @@ static void isa_dot(int32_t *sums, const lw_int8_tile *t)
 
 #elif defined(__AVX2__)
 
-/* 16 registers: half a panel by 6 rows, or by 4 where a product needs registers of its own. */
-#ifdef LW_INT8_VNNI256
+/* Half a panel by 6 rows fills 12 of 16 registers with sums. */
 #define STRIP 6
-#else
-#define STRIP 4
-#endif
 
-/* s + u q^T of four bytes each. Without VNNI pairs are summed in 16 bits, which saturate: with |q|
- * up to 64 they cannot, with more the even and the odd items go separately. */
-INLINE __m256i dot4(__m256i s, __m256i a, __m256i q, bool wide)
+/*
+ * Without VNNI the instruction for bytes adds pairs in 16 bits, which saturates: 2 * 255 * 64 is
+ * the most that fits. With larger weights ("wide") both sides are widened to 16 bits, even and odd
+ * items apart, and the instruction for those adds pairs in 32.
+ */
+typedef struct operand {
+    __m256i even, odd; /* not wide: all in `even` */
+} operand;
+
+INLINE operand operand_q(const int8_t *p, bool wide)
+{
+    __m256i q = _mm256_load_si256((const __m256i *)p);
+
+    if (!wide)
+        return (operand){ .even = q };
+    return (operand){ _mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8), _mm256_srai_epi16(q, 8) };
+}
+
+INLINE operand operand_u(const uint8_t *p, bool wide)
+{
+    __m256i u = _mm256_set1_epi32(load4(p));
+
+    if (!wide)
+        return (operand){ .even = u };
+    return (operand){ _mm256_and_si256(u, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(u, 8) };
+}
+
+/* s + u q^T of four bytes each. */
+INLINE __m256i dot4(__m256i s, operand u, operand q, bool wide)
 {
 #ifdef LW_INT8_VNNI256
     (void)wide;
-    __asm__(LW_INT8_VNNI256 " %2, %1, %0" : "+x"(s) : "x"(a), "x"(q));
+    __asm__(LW_INT8_VNNI256 " %2, %1, %0" : "+x"(s) : "x"(u.even), "x"(q.even));
     return s;
 #else
-    const __m256i ones = _mm256_set1_epi16(1), even = _mm256_set1_epi16(0xff);
+    const __m256i ones = _mm256_set1_epi16(1);
 
-    if (wide) {
-        __m256i odd = _mm256_maddubs_epi16(a, _mm256_andnot_si256(even, q));
-
-        s = _mm256_add_epi32(s, _mm256_madd_epi16(odd, ones));
-        q = _mm256_and_si256(q, even);
-    }
-    return _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(a, q), ones));
+    if (!wide)
+        return _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(u.even, q.even), ones));
+    s = _mm256_add_epi32(s, _mm256_madd_epi16(u.even, q.even));
+    return _mm256_add_epi32(s, _mm256_madd_epi16(u.odd, q.odd));
 #endif
 }
 
@@ -307,13 +326,12 @@ INLINE void dot_strip(int32_t *sums, const lw_int8_tile *t, int first, int half,
     for (int r = 0; r < rows; r++)
         s[r][0] = s[r][1] = _mm256_setzero_si256();
     for (; q < end; q += LW_INT8_PANEL * 4, u += u_step, next += step) {
-        __m256i q0 = _mm256_load_si256((const __m256i *)q);
-        __m256i q1 = _mm256_load_si256((const __m256i *)(q + 32));
+        operand q0 = operand_q(q, wide), q1 = operand_q(q + 32, wide);
 
         __builtin_prefetch(next, 0, 2);
         UNROLL
         for (int r = 0; r < rows; r++) {
-            __m256i a = _mm256_set1_epi32(load4(u + 4 * r));
+            operand a = operand_u(u + 4 * r, wide);
 
             s[r][0] = dot4(s[r][0], a, q0, wide);
             s[r][1] = dot4(s[r][1], a, q1, wide);
@@ -343,10 +361,13 @@ INLINE void dot_tile(int32_t *sums, const lw_int8_tile *t, const bool wide)
 
 static void isa_dot(int32_t *sums, const lw_int8_tile *t)
 {
-    if (t->wide)
+#ifndef LW_INT8_VNNI256
+    if (t->wide) {
         dot_tile(sums, t, true);
-    else
-        dot_tile(sums, t, false);
+        return;
+    }
+#endif
+    dot_tile(sums, t, false);
 }
 
 #else
@@ -397,7 +418,7 @@ INLINE vi dot_chain(vi s, vi u, vi q)
     __asm__("vpdpbusd %2, %1, %0" : "+v"(s) : "v"(u), "v"(q));
     return s;
 #else
-    return dot4(s, u, q, false);
+    return dot4(s, (operand){ .even = u }, (operand){ .even = q }, false);
 #endif
 }
 

@@ -16,18 +16,15 @@ void lw_cpu_int8_linears(lw_kernels *k, int n, lw_tensor *const y[], const lw_te
 
     if (!mem)
         return;
-    lw_int8_quantise(cpu->int8, k->pool, &rows, mem, x, (int)h->block);
+    lw_int8_quantise(cpu->int8, k->pool, &rows, mem, x, h);
     for (int i = 0; i < n; i++)
         lw_int8_product(cpu->int8, k->pool, y[i], &rows, lin[i]->packed,
                         lw_tensor_present(&lin[i]->b) ? lw_f32(&lin[i]->b) : NULL);
 }
 
-/* Quantised rows serve layers that were rotated alike. */
 static bool same_rows(const lw_linear *a, const lw_linear *b)
 {
-    const lw_int8_header *p = a->packed, *q = b->packed;
-
-    return p && q && p->in == q->in && p->block == q->block;
+    return a->packed && b->packed && lw_int8_alike(a->packed, b->packed);
 }
 
 void lw_cpu_linears(lw_kernels *k, int n, lw_tensor *const y[], const lw_tensor *x,
@@ -55,7 +52,7 @@ lw_status lw_cpu_linear_prepare(lw_kernels *k, lw_linear *lin, lw_arena *a, lw_e
     packed = lw_arena_alloc(a, bytes, err);
     if (!packed)
         return LW_E_NOMEM;
-    LW_TRY(lw_int8_pack(packed, &lin->w, lw_int8_block(in), LW_INT8_8BIT, k->pool, err));
+    LW_TRY(lw_int8_pack(packed, &lin->w, lw_int8_usual(in), k->pool, err));
     lin->packed = packed;
     return LW_OK;
 }

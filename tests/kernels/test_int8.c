@@ -58,8 +58,7 @@ static void block_free(block *b)
 typedef struct layer {
     kt_run run;
     int64_t n, in, out;
-    int block;
-    lw_int8_bits bits;
+    lw_int8_form form;
     lw_tensor x, w, b;
     block packed;
 } layer;
@@ -75,19 +74,21 @@ static void layer_shape(layer *l, uint64_t s, int64_t n, int64_t in, int64_t out
     /* half of the random widths are such that there is something to rotate */
     if (!in && kt_int(&l->run.rng, 0, 1))
         l->in = (l->in / 64 + 1) * 64;
-    l->block = kt_int(&l->run.rng, 0, 2) ? lw_int8_block(l->in) : 0;
-    l->bits = kt_int(&l->run.rng, 0, 1) ? LW_INT8_8BIT : LW_INT8_7BIT;
+    l->form.block = kt_int(&l->run.rng, 0, 2) ? lw_int8_block(l->in) : 0;
+    l->form.bits = kt_int(&l->run.rng, 0, 1) ? LW_INT8_8BIT : LW_INT8_7BIT;
+    l->form.balanced = kt_int(&l->run.rng, 0, 2) > 0;
     l->x = kt_input(&l->run, LW_F32, 2, D(l->n, l->in), 0, 1, true);
     l->w = kt_input(&l->run, types[kt_int(&l->run.rng, 0, 2)], 2, D(l->out, l->in), 0, 0.05f, true);
     l->b = kt_vector(&l->run, l->out, 0, 1);
     l->packed = block_new(lw_int8_packed_bytes(l->out, l->in));
-    snprintf(l->run.shape, sizeof(l->run.shape), "n %d in %d out %d block %d bits %d", (int)l->n,
-             (int)l->in, (int)l->out, l->block, (int)l->bits);
+    snprintf(l->run.shape, sizeof(l->run.shape), "n %d in %d out %d block %d bits %d%s", (int)l->n,
+             (int)l->in, (int)l->out, l->form.block, (int)l->form.bits,
+             l->form.balanced ? " balanced" : "");
 }
 
 static void layer_pack(layer *l)
 {
-    assert_int_equal(lw_int8_pack(l->packed.p, &l->w, l->block, l->bits, NULL, NULL), LW_OK);
+    assert_int_equal(lw_int8_pack(l->packed.p, &l->w, l->form, NULL, NULL), LW_OK);
     assert_int_equal(lw_int8_check(l->packed.p, l->packed.bytes, l->out, l->in, NULL), LW_OK);
 }
 
@@ -135,9 +136,9 @@ static void test_block(void **state)
 static void test_sizes(void **state)
 {
     (void)state;
-    assert_int_equal(lw_int8_packed_bytes(1, 1), 64 + 256 + 32 * 64);
-    assert_int_equal(lw_int8_packed_bytes(33, 65), 64 + 2 * (256 + 32 * 128));
-    assert_int_equal(lw_int8_packed_bytes(10240, 3840), 64 + 320 * (256 + 32 * 3840));
+    assert_int_equal(lw_int8_packed_bytes(1, 1), 64 + 256 + 256 + 32 * 64);
+    assert_int_equal(lw_int8_packed_bytes(33, 65), 64 + 512 + 2 * (256 + 32 * 128));
+    assert_int_equal(lw_int8_packed_bytes(10240, 3840), 64 + 4 * 3840 + 320 * (256 + 32 * 3840));
     assert_int_equal(lw_int8_packed_bytes(0, 1), 0);
     assert_int_equal(lw_int8_packed_bytes(1, 0), 0);
     assert_int_equal(lw_int8_packed_bytes(-1, 4), 0);
@@ -192,6 +193,15 @@ static void test_rotate(void **state)
     }
 }
 
+/* r[i] as it is stored. */
+static float balance(const layer *l, int64_t i)
+{
+    float r;
+
+    memcpy(&r, (const char *)l->packed.p + 64 + 4 * i, sizeof(r));
+    return r;
+}
+
 /* What is packed is what the header's picture says, within half a step of the rotated weights. */
 static void test_pack(void **state)
 {
@@ -204,7 +214,7 @@ static void test_pack(void **state)
         layer_pack(&l);
         k = (l.in + 63) / 64 * 64;
         for (int64_t o = 0; o < (l.out + 31) / 32 * 32; o++) {
-            const char *panel = (const char *)l.packed.p + 64 + o / 32 * (256 + 32 * k);
+            const char *panel = (const char *)l.packed.p + 64 + 4 * k + o / 32 * (256 + 32 * k);
             const int8_t *q = (const int8_t *)panel + 256;
             double row[704], top = 0;
             float scale;
@@ -213,12 +223,12 @@ static void test_pack(void **state)
             memcpy(&scale, panel + o % 32 * 4, 4);
             memcpy(&offset, panel + 128 + o % 32 * 4, 4);
             for (int64_t i = 0; i < l.in; i++)
-                row[i] = o < l.out ? (double)weight(&l, o, i) : 0;
+                row[i] = o < l.out ? (double)(weight(&l, o, i) / balance(&l, i)) : 0;
             for (int64_t i = 0; i < k; i++) {
                 int v = q[(i / 4 * 32 + o % 32) * 4 + i % 4];
-                double want = i < l.in ? rotated(row, i, l.block) : 0;
+                double want = i < l.in ? rotated(row, i, l.form.block) : 0;
 
-                assert_true(abs(v) <= (int)l.bits);
+                assert_true(abs(v) <= (int)l.form.bits);
                 if (fabs((double)scale * v - want) > (double)scale * 0.501)
                     fail_msg("%s: weight [%d, %d] is %g, expected %g", l.run.shape, (int)o, (int)i,
                              (double)scale * v, want);
@@ -228,7 +238,7 @@ static void test_pack(void **state)
                 top = fmax(top, fabs(want));
             }
             assert_int_equal(offset, -128 * sum);
-            assert_true(fabs((double)scale - top / (int)l.bits) <= 1e-5 * (double)scale);
+            assert_true(fabs((double)scale - top / (int)l.form.bits) <= 1e-5 * (double)scale);
         }
         layer_end(&l);
     }
@@ -249,7 +259,7 @@ static void test_pack_zeros(void **state)
     }
     layer_pack(&l);
     for (int64_t o = 0; o < 40; o++) {
-        const char *panel = (const char *)l.packed.p + 64 + o / 32 * (256 + 32 * 128);
+        const char *panel = (const char *)l.packed.p + 64 + 512 + o / 32 * (256 + 32 * 128);
         float scale;
 
         memcpy(&scale, panel + o % 32 * 4, 4);
@@ -262,25 +272,27 @@ static void test_pack_zeros(void **state)
 
 static void test_pack_refusals(void **state)
 {
+    const lw_int8_form form = lw_int8_usual(96),
+                       wrong = { .block = 64, .bits = LW_INT8_8BIT, .balanced = true };
     layer l;
     lw_tensor bad;
     lw_err err = { 0 };
 
     (void)state;
     layer_shape(&l, seed, 1, 96, 40);
-    assert_int_equal(lw_int8_pack(l.packed.p, &l.w, 64, LW_INT8_8BIT, NULL, &err), LW_E_INVALID);
+    assert_int_equal(lw_int8_pack(l.packed.p, &l.w, wrong, NULL, &err), LW_E_INVALID);
     bad = lw_tensor_nd(l.w.data, LW_F32, 1, D(96));
-    assert_int_equal(lw_int8_pack(l.packed.p, &bad, 0, LW_INT8_8BIT, NULL, &err), LW_E_SHAPE);
+    assert_int_equal(lw_int8_pack(l.packed.p, &bad, form, NULL, &err), LW_E_SHAPE);
     bad = lw_tensor_nd(l.w.data, LW_I8, 2, D(40, 96));
-    assert_int_equal(lw_int8_pack(l.packed.p, &bad, 0, LW_INT8_8BIT, NULL, &err), LW_E_SHAPE);
+    assert_int_equal(lw_int8_pack(l.packed.p, &bad, form, NULL, &err), LW_E_SHAPE);
     bad = lw_tensor_nd(l.w.data, LW_F32, 2, D(1, LW_INT8_MAX_IN + 1));
-    assert_int_equal(lw_int8_pack(l.packed.p, &bad, 0, LW_INT8_8BIT, NULL, &err), LW_E_SHAPE);
+    assert_int_equal(lw_int8_pack(l.packed.p, &bad, form, NULL, &err), LW_E_SHAPE);
     bad = kt_input(&l.run, LW_F32, 2, D(40, 96), 0, 1, false);
     lw_f32(&bad)[33 * 96 + 95] = NAN;
-    assert_int_equal(lw_int8_pack(l.packed.p, &bad, 32, LW_INT8_8BIT, NULL, &err), LW_E_FORMAT);
+    assert_int_equal(lw_int8_pack(l.packed.p, &bad, form, NULL, &err), LW_E_FORMAT);
     assert_non_null(strstr(err.text, "row 33"));
     lw_f32(&bad)[33 * 96 + 95] = INFINITY;
-    assert_int_equal(lw_int8_pack(l.packed.p, &bad, 0, LW_INT8_8BIT, NULL, &err), LW_E_FORMAT);
+    assert_int_equal(lw_int8_pack(l.packed.p, &bad, form, NULL, &err), LW_E_FORMAT);
     layer_end(&l);
 }
 
@@ -334,7 +346,7 @@ static void run_layer(const layer *l, const lw_int8_isa *isa, lw_pool *pool, lw_
 {
     *mem = block_new(lw_int8_rows_bytes(l->n, l->in, lw_pool_threads(pool)));
     memset(mem->p, 0xff, mem->bytes); /* NaN in every row of scratch */
-    lw_int8_quantise(isa, pool, rows, mem->p, &l->x, l->block);
+    lw_int8_quantise(isa, pool, rows, mem->p, &l->x, l->packed.p);
     lw_int8_product(isa, pool, y, rows, l->packed.p, bias ? lw_f32(&l->b) : NULL);
 }
 
@@ -353,7 +365,7 @@ static void check_product(const layer *l, const lw_int8_rows *rows, const lw_ten
     int64_t k = (l->in + 63) / 64 * 64;
 
     for (int64_t o = 0; o < l->out; o++) {
-        const char *panel = (const char *)l->packed.p + 64 + o / 32 * (256 + 32 * k);
+        const char *panel = (const char *)l->packed.p + 64 + 4 * k + o / 32 * (256 + 32 * k);
         const int8_t *q = (const int8_t *)panel + 256;
         float scale;
 
@@ -445,8 +457,8 @@ static void test_extremes(void **state)
         layer l;
 
         layer_shape(&l, seed + 4000 + (uint64_t)c, 13, c < 4 ? 640 : LW_INT8_MAX_IN, 33);
-        l.block = 0;
-        l.bits = c % 2 ? LW_INT8_8BIT : LW_INT8_7BIT;
+        l.form.block = 0;
+        l.form.bits = c % 2 ? LW_INT8_8BIT : LW_INT8_7BIT;
         for (int64_t i = 0; i < l.n; i++) {
             for (int64_t j = 0; j < l.in; j++)
                 lw_row(&l.x, i)[j] = i % 3 == 0 ? 3.0f : i % 3 == 1 ? -3.0f : j % 2 ? 3.0f : -3.0f;
@@ -465,6 +477,22 @@ static void test_extremes(void **state)
     }
 }
 
+/* Values of a case of test_dot: anything; all at an end; one of both ends, each byte by itself. The
+ * last two are what sums of pairs in 16 bits would lose. */
+static int dot_value(kt_rng *rng, int c, int lo, int hi)
+{
+    switch (c) {
+    case 0:
+        return (int)kt_int(rng, lo, hi);
+    case 1:
+        return lo;
+    case 2:
+        return hi;
+    default:
+        return kt_int(rng, 0, 1) ? lo : hi;
+    }
+}
+
 /* The sums by themselves, before they are scaled, written to guarded memory. */
 static void test_dot(void **state)
 {
@@ -473,8 +501,9 @@ static void test_dot(void **state)
     kt_rng rng = { seed };
 
     (void)state;
-    for (int c = 0; c < 200; c++) {
-        int rows = 1 + c % LW_INT8_TILE, q_max = c % 2 ? LW_INT8_8BIT : LW_INT8_7BIT;
+    /* kinds of u, kinds of q, both widths, every height of a tile */
+    for (int c = 0; c < 4 * 4 * 2 * LW_INT8_TILE; c++) {
+        int rows = 1 + c / 32, q_max = c % 2 ? LW_INT8_8BIT : LW_INT8_7BIT;
         lw_int8_tile t = { .u = u.p,
                            .q = q.p,
                            .groups = 16 * kt_int(&rng, 1, 3),
@@ -484,9 +513,9 @@ static void test_dot(void **state)
                            .step = kt_int(&rng, 1, 128) };
 
         for (size_t i = 0; i < u.bytes; i++)
-            ((uint8_t *)u.p)[i] = (uint8_t)kt_int(&rng, 1, 255);
+            ((uint8_t *)u.p)[i] = (uint8_t)dot_value(&rng, c / 2 % 4, 1, 255);
         for (size_t i = 0; i < q.bytes; i++)
-            ((int8_t *)q.p)[i] = (int8_t)kt_int(&rng, -q_max, q_max);
+            ((int8_t *)q.p)[i] = (int8_t)dot_value(&rng, c / 8 % 4, -q_max, q_max);
         for (int l = 0; l < lw_int8_levels(); l++) {
             block sums = block_new((size_t)rows * LW_INT8_PANEL * sizeof(int32_t));
 
@@ -519,8 +548,8 @@ typedef struct accuracy {
 
 /*
  * Against x W^T + b in f64. A rounding error is uniform over a step, of variance step^2 / 12, and
- * independent of the others, so y[i, o] is off by a variance of (sx^2 |w_o|^2 + sw^2 |x_i|^2) / 12;
- * and by no more than the sum of half steps times the other side.
+ * independent of the others, so y[i, o] is off by a variance of (sx^2 |w_o|^2 + sw^2 |x_i|^2) / 12
+ * (w and x balanced); and by no more than the sum of half steps times the other side.
  */
 static accuracy measure(layer *l)
 {
@@ -533,7 +562,7 @@ static accuracy measure(layer *l)
     layer_pack(l);
     run_layer(l, lw_int8_best(), NULL, &y, &rows, &mem, true);
     for (int64_t o = 0; o < l->out; o++) {
-        const char *panel = (const char *)l->packed.p + 64 + o / 32 * (256 + 32 * k);
+        const char *panel = (const char *)l->packed.p + 64 + 4 * k + o / 32 * (256 + 32 * k);
         float sw;
 
         memcpy(&sw, panel + o % 32 * 4, 4);
@@ -545,6 +574,8 @@ static accuracy measure(layer *l)
                 double wv = (double)weight(l, o, j), xv = (double)lw_row(&l->x, i)[j];
 
                 exact += wv * xv;
+                wv /= (double)balance(l, j);
+                xv *= (double)balance(l, j);
                 ww += wv * wv;
                 xx += xv * xv;
                 w1 += fabs((double)lw_int8_weight(l->packed.p, o, j));
@@ -573,11 +604,11 @@ static void test_accuracy(void **state)
         accuracy a;
 
         layer_shape(&l, seed + 5000 + (uint64_t)c, 24, 768, 70);
-        l.block = c / 2 ? 256 : 0;
-        l.bits = c % 2 ? LW_INT8_7BIT : LW_INT8_8BIT;
+        l.form.block = c / 2 ? 256 : 0;
+        l.form.bits = c % 2 ? LW_INT8_7BIT : LW_INT8_8BIT;
         a = measure(&l);
-        print_message("    block %3d, |q| <= %3d: %.2f %% off, %.2f %% expected\n", l.block,
-                      (int)l.bits, 100 * a.rms / a.size, 100 * a.expected / a.size);
+        print_message("    block %3d, |q| <= %3d: %.2f %% off, %.2f %% expected\n", l.form.block,
+                      (int)l.form.bits, 100 * a.rms / a.size, 100 * a.expected / a.size);
         /* 1680 outputs estimate it to 2 % */
         assert_true(a.rms < 1.1 * a.expected && a.rms > 0.9 * a.expected);
         assert_true(a.rms < 0.02 * a.size);
@@ -596,8 +627,8 @@ static void test_outliers(void **state)
             layer l;
 
             layer_shape(&l, seed + 6000 + (uint64_t)c, 16, 1280, 64);
-            l.bits = LW_INT8_8BIT;
-            l.block = on ? lw_int8_block(l.in) : 0;
+            l.form = (lw_int8_form){ .bits = LW_INT8_8BIT };
+            l.form.block = on ? lw_int8_block(l.in) : 0;
             for (int64_t i = 0; i < l.n; i++) {
                 for (int j = 0; j <= c; j++)
                     lw_row(&l.x, i)[(97 + 311 * j) % l.in] *= 200.0f + 100.0f * (float)j;
@@ -609,6 +640,95 @@ static void test_outliers(void **state)
                       a[1].rms);
         assert_true(a[1].rms * 3 <= a[0].rms);
     }
+}
+
+/* The same where the weights of these channels are as much smaller: what the rotation leaves, the
+ * rounding of weights that meet large values, is what balance takes. */
+static void test_balanced_outliers(void **state)
+{
+    (void)state;
+    for (int c = 0; c < 3; c++) {
+        accuracy a[2];
+
+        for (int on = 0; on < 2; on++) {
+            layer l;
+
+            layer_shape(&l, seed + 6500 + (uint64_t)c, 16, 1280, 64);
+            l.form = lw_int8_usual(l.in);
+            l.form.balanced = on;
+            l.w = kt_input(&l.run, LW_F32, 2, D(64, 1280), 0, 0.05f, true);
+            for (int j = 0; j <= c; j++) {
+                int64_t channel = (97 + 311 * j) % l.in;
+
+                for (int64_t i = 0; i < l.n; i++)
+                    lw_row(&l.x, i)[channel] *= 200.0f + 100.0f * (float)j;
+                for (int64_t o = 0; o < l.out; o++)
+                    lw_row(&l.w, o)[channel] /= 200.0f + 100.0f * (float)j;
+            }
+            a[on] = measure(&l);
+            layer_end(&l);
+        }
+        print_message("    %d channels: error %.4f without, %.4f with balance\n", c + 1, a[0].rms,
+                      a[1].rms);
+        assert_true(a[1].rms * 3 <= a[0].rms);
+    }
+}
+
+/* r is the root of the column's rms, the rms of the whole being 1, and stays between 1/256 and 256;
+ * layers of other weights are not alike. */
+static void test_balance(void **state)
+{
+    layer l;
+    lw_int8_form plain;
+    block other;
+    double mean = 0, sum[300] = { 0 };
+
+    (void)state;
+    layer_shape(&l, seed, 1, 300, 40);
+    l.form = lw_int8_usual(300);
+    l.w = kt_input(&l.run, LW_F32, 2, D(40, 300), 0, 1, true);
+    for (int64_t o = 0; o < 40; o++) {
+        lw_row(&l.w, o)[7] = 0;
+        lw_row(&l.w, o)[8] *= 100;
+        lw_row(&l.w, o)[299] *= 1e-3f;
+        for (int64_t i = 0; i < 300; i++)
+            sum[i] += (double)lw_row(&l.w, o)[i] * (double)lw_row(&l.w, o)[i] / 40;
+    }
+    layer_pack(&l);
+    for (int64_t i = 0; i < 300; i++)
+        mean += sum[i] / 300;
+    for (int64_t i = 0; i < 320; i++) {
+        double want = i >= 300 ? 1 : fmax(sqrt(sqrt(sum[i] / mean)), 1.0 / 256);
+
+        if (fabs((double)balance(&l, i) - want) > 1e-6 * want)
+            fail_msg("r[%d] is %g, expected %g", (int)i, (double)balance(&l, i), want);
+    }
+    assert_true(lw_int8_balance(l.packed.p)[8] == balance(&l, 8));
+
+    other = block_new(l.packed.bytes);
+    plain = l.form;
+    plain.balanced = false;
+    assert_int_equal(lw_int8_pack(other.p, &l.w, plain, NULL, NULL), LW_OK);
+    for (int64_t i = 0; i < 320; i++)
+        assert_true(lw_int8_balance(other.p)[i] == 1);
+    assert_true(lw_int8_alike(l.packed.p, l.packed.p));
+    assert_false(lw_int8_alike(l.packed.p, other.p));
+    assert_int_equal(lw_int8_pack(other.p, &l.w, l.form, NULL, NULL), LW_OK);
+    assert_true(lw_int8_alike(l.packed.p, other.p));
+    plain.balanced = true;
+    plain.block = 0;
+    assert_int_equal(lw_int8_pack(other.p, &l.w, plain, NULL, NULL), LW_OK);
+    assert_false(lw_int8_alike(l.packed.p, other.p));
+    lw_row(&l.w, 39)[299] = 1;
+    assert_int_equal(lw_int8_pack(other.p, &l.w, l.form, NULL, NULL), LW_OK);
+    assert_false(lw_int8_alike(l.packed.p, other.p));
+    /* almost everything is in one column */
+    for (int64_t o = 0; o < 40; o++)
+        lw_row(&l.w, o)[8] = 1e9f;
+    assert_int_equal(lw_int8_pack(other.p, &l.w, l.form, NULL, NULL), LW_OK);
+    assert_true(lw_int8_balance(other.p)[9] == 1.0f / 256);
+    block_free(&other);
+    layer_end(&l);
 }
 
 /* A value that is not finite spoils its row, and only that; a row of zeros gives the bias. */
@@ -635,7 +755,7 @@ static void test_special_rows(void **state)
         for (int64_t o = 0; o < 45; o++) {
             assert_true(isfinite(lw_row(&y, 0)[o]) && isfinite(lw_row(&y, 6)[o]));
             assert_true(isnan(lw_row(&y, 1)[o]) && isnan(lw_row(&y, 2)[o]));
-            assert_true(l.block == 0 || isnan(lw_row(&y, 3)[o]));
+            assert_true(l.form.block == 0 || isnan(lw_row(&y, 3)[o]));
             assert_true(lw_row(&y, 4)[o] == lw_f32(&l.b)[o]);
             assert_true(lw_row(&y, 5)[o] == lw_f32(&l.b)[o]);
         }
@@ -669,7 +789,7 @@ static void test_threads(void **state)
             lw_pool *pool = NULL;
 
             assert_int_equal(lw_pool_create(counts[t], &pool, NULL), LW_OK);
-            assert_int_equal(lw_int8_pack(packed.p, &l.w, l.block, l.bits, pool, NULL), LW_OK);
+            assert_int_equal(lw_int8_pack(packed.p, &l.w, l.form, pool, NULL), LW_OK);
             assert_memory_equal(packed.p, l.packed.p, packed.bytes);
             run_layer(&l, lw_int8_best(), pool, &y, &rows, &mem, true);
             assert_memory_equal(y.data, y0.data, lw_tensor_bytes(&y));
@@ -690,7 +810,8 @@ int main(void)
         cmocka_unit_test(test_check),      cmocka_unit_test(test_dot),
         cmocka_unit_test(test_levels),     cmocka_unit_test(test_heights),
         cmocka_unit_test(test_extremes),   cmocka_unit_test(test_accuracy),
-        cmocka_unit_test(test_outliers),   cmocka_unit_test(test_special_rows),
+        cmocka_unit_test(test_outliers),   cmocka_unit_test(test_balanced_outliers),
+        cmocka_unit_test(test_balance),    cmocka_unit_test(test_special_rows),
         cmocka_unit_test(test_threads),
     };
     const char *env = getenv("LW_SEED");

@@ -251,7 +251,7 @@ typedef enum after { CHECK, SAVE, SAME_BITS, NEAR, ROUGHLY } after;
 typedef enum form { F32, PACKED_NOW, CONVERTED } form;
 
 #define INT8_BOUND                                                                                 \
-    0.1 /* largest error seen 0.079: these models are small, and their sums short                  \
+    0.1 /* largest error seen 0.084: these models are small, and their sums short                  \
          */
 
 static float store[65536]; /* of the last SAVE */
@@ -352,6 +352,7 @@ static void test_int8(void **state)
         run_models_in(PACKED_NOW, backends[b], 2, &hf, ROUGHLY);
         run_models_in(PACKED_NOW, backends[b], 1, &hf, SAVE);
         run_models_in(PACKED_NOW, backends[b], 3, &hf, SAME_BITS);
+        run_models_in(PACKED_NOW, backends[b], 7, &hf, SAME_BITS);
         run_models_in(PACKED_NOW, backends[b], 2, &single, SAME_BITS);
         run_models_in(CONVERTED, backends[b], 2, &hf, SAME_BITS);
         run_models_in(CONVERTED, backends[b], 2, &single, SAME_BITS);
@@ -432,7 +433,7 @@ static void test_threads_and_layouts_same_bits(void **state)
     for (size_t b = 0; b < LW_ARRAY_LEN(backends); b++) {
         memset(store, 0, sizeof(store));
         run_models(backends[b], 1, &(dt_model){ 0 }, SAVE);
-        for (int threads = 2; threads <= 3; threads++)
+        for (int threads = 2; threads <= 7; threads += threads == 3 ? 4 : 1)
             run_models(backends[b], threads, &(dt_model){ 0 }, SAME_BITS);
         run_models(backends[b], 2, &(dt_model){ .single = true }, SAME_BITS);
         run_models(backends[b], 2,
