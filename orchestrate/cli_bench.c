@@ -60,6 +60,12 @@ static const lw_opt stages_options[] = {
       .max = 256,
       .value = "N",
       .help = "denoising steps (default: the model's)" },
+    { .name = "prompt",
+      .kind = LW_OPT_STR,
+      .offset = AT(prompt),
+      .value = "TEXT",
+      .help = "what is drawn; each picture adds a number, so that none was encoded before "
+              "(default: a short prompt)" },
     { .name = "repeat",
       .kind = LW_OPT_INT,
       .offset = AT(repeat),

@@ -27,6 +27,7 @@ typedef struct lw_bench_stages {
     lw_settings opt;        /* which model, where, how; precision is of `precisions` */
     lw_opt_list sizes;      /* "WxH"; none: the model's own */
     lw_opt_list precisions; /* as --precision of `generate`, one after the other; none: auto */
+    const char *prompt;     /* a number is added; NULL: a short one */
     int64_t steps;          /* at least 2, since the first is told apart; 0: the model's */
     int64_t repeat;         /* pictures of each size and precision, at least 1 */
 } lw_bench_stages;

@@ -14,9 +14,10 @@
 #include "orchestrate/bench/bench.h"
 #include "orchestrate/run.h"
 
-#define ROLES     (1u << LW_ROLE_ENCODER | 1u << LW_ROLE_DENOISER | 1u << LW_ROLE_DECODER)
-#define SEED      1
-#define MIN_STEPS 2
+#define ROLES        (1u << LW_ROLE_ENCODER | 1u << LW_ROLE_DENOISER | 1u << LW_ROLE_DECODER)
+#define SEED         1
+#define MIN_STEPS    2
+#define PROMPT_BYTES 4096
 
 static const struct {
     lw_role role;
@@ -122,15 +123,18 @@ static lw_status draw(measurement *m, int width, int height, int steps, json_t *
                       uint64_t *ret_n_tokens, lw_err *err)
 {
     picture p = { .m = m, .samples = samples };
-    char prompt[96];
+    char prompt[PROMPT_BYTES];
     lw_msg submit;
     lw_job job = {
         .submit = &submit, .on_result = on_result, .on_progress = on_progress, .arg = &p
     };
     int64_t start;
 
-    snprintf(prompt, sizeof(prompt), "a red circle on a blue background, number %06llu",
-             (unsigned long long)(m->first_number + m->n_pictures++) % 1000000);
+    if (snprintf(prompt, sizeof(prompt), "%s, number %06llu",
+                 m->b->prompt ? m->b->prompt : "a red circle on a blue background",
+                 (unsigned long long)(m->first_number + m->n_pictures++) % 1000000) >=
+        (int)sizeof(prompt))
+        return lw_fail(err, LW_E_INVALID, "--prompt is longer than %d bytes", (int)sizeof(prompt));
     lw_msg_init(&submit, LW_MSG_SUBMIT, NULL);
     lw_msg_set(&submit, from, LW_ARTEFACT_PROMPT);
     lw_msg_set(&submit, to, LW_ARTEFACT_IMAGE);
