@@ -19,7 +19,6 @@ lw_status lw_cpu_add_onednn(lw_kernels *k, lw_err *err)
     if (!cpu)
         return lw_fail(err, LW_E_NOMEM, "no memory for the state of the back end");
     LW_TRY(lw_onednn_create(cpu->n_threads, &cpu->dnn, err));
-    lw_cpu_add_linear(k);
     lw_cpu_add_attention(k);
     lw_cpu_add_conv(k);
     lw_onednn_name(cpu->name, sizeof(cpu->name));

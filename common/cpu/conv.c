@@ -237,7 +237,7 @@ static void window_piece(void *arg, int thread, int64_t oy)
     const float *b = bias_of(a->c);
     int64_t n_w = a->w.shape[1], c_out = a->w.shape[0], wo = a->y->shape[1];
     float *panel = lw_cpu_scratch(a->k, thread);
-    float *windows = panel + lw_cpu_panel_bytes(&a->w, c_out) / sizeof(float);
+    float *windows = panel + lw_cpu_panel_bytes(cpu, &a->w, c_out) / sizeof(float);
     int64_t top = oy * a->c->stride - a->c->pad_top, H = seen_size(a, 0);
     int64_t first_row = top < 0 ? 0 : lw_min64(top, H), end_row = lw_min64(top + a->c->k, H);
     const float *rows = seen_rows(a, first_row, end_row, windows + a->window_block * n_w);
@@ -249,9 +249,8 @@ static void window_piece(void *arg, int thread, int64_t oy)
 
         for (int64_t i = 0; i < n; i++)
             window_fill(a, windows + i * n_w, oy, ox + i, rows, first_row, end_row);
-        if (!lw_cpu_panel_product(cpu->vec, n, windows, n_w, &a->w, 0, c_out, a->residual != NULL,
-                                  y, c_out, panel))
-            lw_cpu_fail(a->k);
+        lw_cpu_panel_product(cpu, n, windows, n_w, &a->w, 0, c_out, a->residual != NULL, y, c_out,
+                             panel);
         for (int64_t i = 0; b && i < n; i++)
             cpu->vec->add(y + i * c_out, b, c_out);
     }
@@ -263,7 +262,7 @@ static void conv_by_windows(conv_args *a)
     size_t bytes;
 
     a->window_block = lw_min64(fit > 0 ? fit : 1, a->y->shape[1]);
-    bytes = lw_cpu_panel_bytes(&a->w, a->w.shape[0]) +
+    bytes = lw_cpu_panel_bytes(a->k->impl, &a->w, a->w.shape[0]) +
             (size_t)(a->window_block * n_w) * sizeof(float) + seen_bytes(a, a->c->k);
     if (lw_cpu_reserve(a->k, bytes))
         lw_pool_run(a->k->pool, a->y->shape[0], window_piece, a);

@@ -8,9 +8,11 @@
 
 #include "common/kernels.h"
 
-typedef struct lw_onednn lw_onednn;     /* onednn.c alone knows it */
-typedef struct lw_vec lw_vec;           /* vec.h */
-typedef struct lw_int8_isa lw_int8_isa; /* int8.h */
+typedef struct lw_onednn lw_onednn;       /* onednn.c alone knows it */
+typedef struct lw_vec lw_vec;             /* vec.h */
+typedef struct lw_int8_isa lw_int8_isa;   /* int8.h */
+typedef struct lw_panel_isa lw_panel_isa; /* panel.h */
+typedef struct lw_wino_isa lw_wino_isa;   /* winograd.h */
 
 /**
  * State of a CPU back end. Scratch only grows: after the first request of a shape, the second one
@@ -26,6 +28,8 @@ typedef struct lw_cpu {
     size_t n_allocs; /* how often the back end asked the system for memory; tests watch it */
     const lw_vec *vec;
     const lw_int8_isa *int8;
+    const lw_panel_isa *panel;
+    const lw_wino_isa *wino;
     lw_onednn *dnn;
     char name[64];
 } lw_cpu;
@@ -67,13 +71,13 @@ void lw_cpu_ref_conv2d(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw
 
 /**
  * y [n, width] = (or += when `accumulate`) x [n, n_in] times rows [o, o + width) of w [n_out,
- * n_in], on the calling thread. w is widened through `scratch` of lw_cpu_panel_bytes(w, width).
- * False when memory ran out.
+ * n_in], on the calling thread. w is widened through `scratch` of lw_cpu_panel_bytes(cpu, w,
+ * width).
  */
-LW_MUST_USE bool lw_cpu_panel_product(const lw_vec *vec, int64_t n, const float *x, int64_t ldx,
-                                      const lw_tensor *w, int64_t o, int64_t width, bool accumulate,
-                                      float *y, int64_t ldy, float *scratch);
-size_t lw_cpu_panel_bytes(const lw_tensor *w, int64_t width);
+void lw_cpu_panel_product(const lw_cpu *cpu, int64_t n, const float *x, int64_t ldx,
+                          const lw_tensor *w, int64_t o, int64_t width, bool accumulate, float *y,
+                          int64_t ldy, float *scratch);
+size_t lw_cpu_panel_bytes(const lw_cpu *cpu, const lw_tensor *w, int64_t width);
 
 /** y = x w^T + b + residual; b and residual may be NULL, residual may be y. As lw_kernels.linear.
  */

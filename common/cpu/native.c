@@ -7,6 +7,7 @@
 
 #include "common/cpu/cpu.h"
 #include "common/cpu/int8.h"
+#include "common/cpu/panel.h"
 #include "common/cpu/vec.h"
 #include "common/cpu/winograd.h"
 
@@ -353,8 +354,17 @@ void lw_cpu_add_native(lw_kernels *k, const lw_vec *vec)
     if (!cpu)
         return;
     cpu->vec = vec;
+    cpu->panel = &lw_panel_baseline;
+    cpu->wino = &lw_wino_baseline;
+#ifdef LW_HAVE_X86_LEVELS
+    if (vec != &lw_vec_baseline) {
+        cpu->panel = vec == &lw_vec_avx512 ? &lw_panel_avx512 : &lw_panel_avx2;
+        cpu->wino = vec == &lw_vec_avx512 ? &lw_wino_avx512 : &lw_wino_avx2;
+    }
+#endif
     cpu->int8 = lw_int8_best();
     k->name = vec->isa;
+    lw_cpu_add_linear(k);
     k->rmsnorm = native_rmsnorm;
     k->layernorm = native_layernorm;
     k->add_rmsnorm = native_add_rmsnorm;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "common/cpu/panel.h"
 #include "common/cpu/vec.h"
 #include "common/size.h"
 
@@ -156,23 +157,22 @@ static void write_tile(const wino_args *a, const float *m, int64_t place, int64_
                    a->n_out);
 }
 
-/* Scratch: transformed pixels [36][n_rows][n_in], sums [36][n_rows][n_out], normed pixels. */
+/* Scratch: transformed pixels [36][n][n_in], sums [36][n][n_out], normed pixels. */
 static void tiles_piece(void *arg, int thread, int64_t piece)
 {
     const wino_args *a = arg;
+    const lw_panel_isa *panel = ((const lw_cpu *)a->k->impl)->panel;
     int64_t first = piece * a->tiles, n = lw_min64(a->tiles, a->n_tiles - first);
-    int64_t n_rows = n < a->isa->rows ? a->isa->rows : n, panel = a->isa->panel;
-    int64_t v_place = n_rows * a->n_in, m_place = n_rows * a->n_out;
+    int64_t v_place = n * a->n_in, m_place = n * a->n_out;
     float *v = lw_cpu_scratch(a->k, thread), *m = v + LW_WINO_PLACES * v_place;
 
     read_tiles(a, v, v_place, first, n, m + LW_WINO_PLACES * m_place);
     for (int p = 0; p < LW_WINO_PLACES; p++) {
         const float *u = a->u + p * a->n_in * a->n_out;
 
-        memset(v + p * v_place + n * a->n_in, 0, (size_t)((n_rows - n) * a->n_in) * sizeof(float));
-        for (int64_t o = 0; o < a->n_out; o += panel)
-            a->isa->product(m + p * m_place + o, a->n_out, v + p * v_place, u + o * a->n_in, n_rows,
-                            a->n_in);
+        for (int64_t o = 0; o < a->n_out; o += panel->width)
+            panel->product(m + p * m_place + o, a->n_out, v + p * v_place, a->n_in, u + o * a->n_in,
+                           n, a->n_in, false);
     }
     for (int64_t t = 0; t < n; t++)
         write_tile(a, m + t * a->n_out, m_place, first + t);
@@ -180,26 +180,13 @@ static void tiles_piece(void *arg, int thread, int64_t piece)
 
 /* ---- the whole ---- */
 
-static const lw_wino_isa *isa_of(const lw_vec *vec)
-{
-#ifdef LW_HAVE_X86_LEVELS
-    if (vec == &lw_vec_avx512)
-        return &lw_wino_avx512;
-    if (vec == &lw_vec_avx2)
-        return &lw_wino_avx2;
-#endif
-    (void)vec;
-    return &lw_wino_baseline;
-}
-
 static size_t scratch_bytes(const wino_args *a)
 {
     int64_t filters = 9 * a->n_in * (a->isa->panel + 1);
-    int64_t rows = a->tiles < a->isa->rows ? a->isa->rows : a->tiles;
-    int64_t pixels = LW_WINO_PLACES * rows * (a->n_in + a->n_out);
+    int64_t pixels = LW_WINO_PLACES * a->tiles * (a->n_in + a->n_out);
 
     if (lw_tensor_present(&a->c->norm))
-        pixels += LW_WINO_IN * (rows * LW_WINO_OUT + LW_WINO_IN - LW_WINO_OUT) * a->n_in;
+        pixels += LW_WINO_IN * (a->tiles * LW_WINO_OUT + LW_WINO_IN - LW_WINO_OUT) * a->n_in;
     return (size_t)(filters > pixels ? filters : pixels) * sizeof(float);
 }
 
@@ -208,7 +195,7 @@ void lw_cpu_winograd(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_c
 {
     const lw_cpu *cpu = k->impl;
     wino_args a = { .k = k,
-                    .isa = isa_of(cpu->vec),
+                    .isa = cpu->wino,
                     .y = y,
                     .x = x,
                     .residual = residual,
@@ -219,9 +206,10 @@ void lw_cpu_winograd(lw_kernels *k, lw_tensor *y, const lw_tensor *x, const lw_c
     int64_t n_u = LW_WINO_PLACES * a.n_in * a.n_out, n_pieces;
 
     a.n_tiles = a.tiles_x * lw_ceil_div(y->shape[0], LW_WINO_OUT);
-    /* Equal shares for the threads. Every tile is computed alike, wherever the cut is. */
+    /* About equal shares for the threads, of whole products. Every tile is computed alike, wherever
+     * the cut is. */
     n_pieces = lw_ceil_div(lw_ceil_div(a.n_tiles, TILES), cpu->n_threads) * cpu->n_threads;
-    a.tiles = lw_ceil_div(a.n_tiles, n_pieces);
+    a.tiles = lw_ceil_div(lw_ceil_div(a.n_tiles, n_pieces), cpu->panel->rows) * cpu->panel->rows;
     a.u = lw_cpu_shared(k, (size_t)(n_u + a.n_in) * sizeof(float));
     if (!a.u || !lw_cpu_reserve(k, scratch_bytes(&a)))
         return;

@@ -31,8 +31,7 @@
 /** The inner loops of one instruction set (winograd_isa.c). */
 typedef struct lw_wino_isa {
     const char *name;
-    int rows;  /* tiles that a product takes at a time */
-    int panel; /* output channels beside each other in transformed filters; divides 32 */
+    int panel; /* output channels beside each other in transformed filters: width of panel.h */
     /**
      * Filters of `panel` outputs, g [9][n_in][panel] f32, into u [n_in][panel] of each of the 36
      * places, `place` floats apart.
@@ -40,9 +39,6 @@ typedef struct lw_wino_isa {
     void (*filters)(float *u, int64_t place, const float *g, int64_t n_in);
     /** The pixels of a tile, [n_in] floats each, into v [n_in] of each place. */
     void (*input)(float *v, int64_t place, const float *const px[LW_WINO_PLACES], int64_t n_in);
-    /** m [n_rows][ldm] = v [n_rows][n_in] times the panel u. n_rows >= rows. */
-    void (*product)(float *m, int64_t ldm, const float *v, const float *u, int64_t n_rows,
-                    int64_t n_in);
     /**
      * m [n_out] of each place into 4x4 pixels [n_out], plus b [n_out] and the residual's pixels; b
      * and pr[0] may be NULL. Nothing is written where py[i] is NULL, and pr[i] is not read.

@@ -7,13 +7,10 @@
 
 #if defined(__AVX512F__)
 #define LANES 16
-#define ROWS  12
 #elif defined(__AVX2__)
 #define LANES 8
-#define ROWS  6
 #else
 #define LANES 4
-#define ROWS  4
 #endif
 #define PANEL (2 * LANES)
 
@@ -109,40 +106,6 @@ static void isa_input(float *v, int64_t place, const float *const px[LW_WINO_PLA
     }
 }
 
-static inline void product_rows(float *m, int64_t ldm, const float *v, const float *u, int64_t n_in)
-{
-    vec s[ROWS][2];
-
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; r++)
-        s[r][0] = s[r][1] = (vec){ 0 };
-    for (int64_t c = 0; c < n_in; c++, u += PANEL) {
-        vec u0 = load(u), u1 = load(u + LANES);
-
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++) {
-            s[r][0] += v[r * n_in + c] * u0;
-            s[r][1] += v[r * n_in + c] * u1;
-        }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; r++) {
-        store(m + r * ldm, s[r][0]);
-        store(m + r * ldm + LANES, s[r][1]);
-    }
-}
-
-/* The last rows may be computed twice, to the same values. */
-static void isa_product(float *m, int64_t ldm, const float *v, const float *u, int64_t n_rows,
-                        int64_t n_in)
-{
-    for (int64_t i = 0; i < n_rows; i += ROWS) {
-        int64_t first = i + ROWS <= n_rows ? i : n_rows - ROWS;
-
-        product_rows(m + first * ldm, ldm, v + first * n_in, u, n_in);
-    }
-}
-
 static void isa_output(float *const py[LW_WINO_OUT * LW_WINO_OUT],
                        const float *const pr[LW_WINO_OUT * LW_WINO_OUT], const float *m,
                        int64_t place, const float *b, int64_t n_out)
@@ -167,10 +130,8 @@ static void isa_output(float *const py[LW_WINO_OUT * LW_WINO_OUT],
 
 const lw_wino_isa LW_WINO_TABLE = {
     .name = LW_WINO_ISA,
-    .rows = ROWS,
     .panel = PANEL,
     .filters = isa_filters,
     .input = isa_input,
-    .product = isa_product,
     .output = isa_output,
 };
