@@ -20,7 +20,7 @@
 #define MAX_PICTURES 64
 #define MAX_STEPS    65535               /* of a progress message */
 #define MAX_PIXELS   65536               /* on a side, as in the protocol's fields */
-#define KEEP_BYTES   ((size_t)256 << 20) /* scratch kept between requests; more is given back */
+#define KEEP_BYTES   ((size_t)512 << 20) /* scratch kept between requests; more is given back */
 #define MIN_TILE     8                   /* smallest tile worth advising */
 #define MIB          1048576.0
 
